@@ -1,0 +1,77 @@
+"""Part D: all clients come back at once. Time until each has login, subscription and the newest state again."""
+
+import time
+from dataclasses import dataclass
+
+from bench.load.group import Group
+from bench.parts.common import no_garbage_collection, percentile
+from bench.parts.fleet import Fleet, fleet
+from bench.peers.base import Command, sequence_number
+from bench.peers.taskwire import Taskwire
+from bench.process import ServerProcess, cores
+from bench.product import checked
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Seconds until half, and until all clients were in step; for a restart also until the server was ready."""
+
+    half: float
+    all: float
+    ready: float = 0.0
+
+
+async def measure(clients: int) -> dict[str, Sample]:
+    """``cut``: the clients' sockets are cut, the server lives on. ``restart``: ``kill -9`` and a new start."""
+    samples = {}
+    async with fleet(clients) as prepared:
+        await prepared.group.grow(clients)
+        await _report_all(prepared)
+        samples["cut"] = await _cut(prepared, clients)
+        await _report_all(prepared)
+        samples["restart"] = await _restart(prepared, clients)
+    return samples
+
+
+async def _report_all(prepared: Fleet) -> None:
+    """One update of every task, so that a snapshot can be told from an older one."""
+    prepared.sweep += 1
+    for begin in range(0, len(prepared.tasks), 1000):
+        request = prepared.batch(begin, begin + 1000, prepared.sweep)
+        checked(await prepared.producers[0].client.send(request))
+
+
+async def _cut(prepared: Fleet, clients: int) -> Sample:
+    with no_garbage_collection():
+        start = time.monotonic()
+        prepared.group.cut()
+        return await _come_back(prepared, clients, start)
+
+
+async def _restart(prepared: Fleet, clients: int) -> Sample:
+    server, peer = prepared.server, Taskwire(0)
+    command: Command = peer.command(server.port, server.process.log.parent)
+    start = time.monotonic()
+    server.process.kill()
+    prepared.group.cut()
+    again = ServerProcess(command.argv, command.env, server.process.log, cores()[0], command.cwd)
+    try:
+        await again.ready(server.port, peer.ready_path)
+        ready = time.monotonic()
+        with no_garbage_collection():
+            sample = await _come_back(prepared, clients, ready)
+        await prepared.group.close()
+        return Sample(sample.half, sample.all, ready - start)
+    finally:
+        again.stop()
+
+
+async def _come_back(prepared: Fleet, clients: int, start: float) -> Sample:
+    group: Group = prepared.group
+    prepared.watchers.clear()
+    await group.grow(clients, parallel=clients)
+    behind = sum(sequence_number(watcher.snapshot) != prepared.sweep for watcher in prepared.watchers)
+    if behind or group.lost:
+        raise RuntimeError(f"{behind} clients were given an older state, {group.lost} were lost")
+    times = sorted(member.ready_at - start for member in group.members)
+    return Sample(percentile(times, 0.5), times[-1])

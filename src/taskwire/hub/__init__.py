@@ -1,0 +1,1 @@
+"""Channels, subscriptions, encode-once fan-out and conflation. Knows events and bytes; no sockets, no contracts."""

@@ -1,0 +1,1 @@
+"""Sockets and HTTP: the asyncio protocol that pumps bytes into a wire session, and what holds the process together."""

@@ -1,0 +1,1 @@
+"""What the product does: tasks, accounts, running providers' work, retention. Owns the ports it needs."""

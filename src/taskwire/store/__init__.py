@@ -1,0 +1,1 @@
+"""One SQLAlchemy Core store for SQLite and PostgreSQL: tables, migrations, and the group-commit writer."""

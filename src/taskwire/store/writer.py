@@ -1,0 +1,224 @@
+"""The group-commit writer: everything that arrived during the last commit goes into the next one.
+
+Guarantees, for whoever submits commands:
+
+- A command's answer comes after its change is committed, and every event is published after that, in revision order.
+- Commands on one entity are applied in the order of submission. Progress that is superseded within a commit is merged:
+  only the last state is written and published. Every other change is written to the event log and published by itself.
+- One bad command never takes others down: if a commit fails for what is in it, its halves are committed on their own.
+- While the database is away a commit is tried again until ``timeout``; then its commands are answered ``Unavailable``.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from taskwire.core.errors import TaskwireError, Unavailable
+from taskwire.core.events import Event, Urgency
+from taskwire.store.commit import Batch, run_batch
+from taskwire.store.database import Database, is_transient
+from taskwire.store.entities import Command
+
+log = structlog.get_logger(__name__)
+
+Publish = Callable[[Sequence[Event]], None]
+
+
+class Ticket:
+    """Commands submitted together, and their answers in the same order."""
+
+    __slots__ = ("answers", "commands", "future", "open")
+
+    def __init__(self, commands: Sequence[Command], future: "asyncio.Future[list[Any]]") -> None:
+        self.commands = commands
+        self.answers: list[Any] = [None] * len(commands)
+        self.open = len(commands)
+        self.future = future
+
+    def answer(self, index: int, value: Any) -> None:
+        self.answers[index] = value
+        self.open -= 1
+        if self.open == 0 and not self.future.done():
+            self.future.set_result(self.answers)
+
+
+Placed = tuple[Command, Ticket, int]
+
+
+@dataclass(slots=True)
+class WriterStats:
+    """Counters for the metrics endpoint. Times in seconds."""
+
+    commits: int = 0
+    commands: int = 0
+    changes: int = 0
+    failures: int = 0
+    observers: list[Callable[[int, float], None]] = field(default_factory=list)  # (changes, seconds) of each commit
+
+
+class Writer:
+    """Takes commands from anywhere in the process and commits them in groups, one commit at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        publish: Publish,
+        *,
+        clock: Callable[[], int],
+        max_batch: int = 4000,
+        max_queue: int = 50_000,
+        timeout: float = 10.0,
+        cache_size: int = 20_000,
+    ) -> None:
+        self._database = database
+        self._publish = publish
+        self._clock = clock
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._timeout = timeout
+        self._cache: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._cache_size = cache_size
+        self._queue: deque[Placed] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self.stats = WriterStats()
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="writer")
+
+    async def close(self) -> None:
+        """Commit what was submitted, then stop. Later submissions are refused."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+
+    @property
+    def backlog(self) -> int:
+        """Commands waiting for a commit."""
+        return len(self._queue)
+
+    async def submit(self, command: Command) -> Any:
+        """Commit one command and give its answer; raises what the command answered if that is an exception."""
+        (answer,) = await self.submit_many((command,))
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def submit_many(self, commands: Sequence[Command]) -> list[Any]:
+        """Commit commands, in one commit if they fit; the answers in their order, exceptions among them as values.
+
+        Raises Unavailable when the queue is full or the writer has stopped: then nothing was taken.
+        """
+        if not commands:
+            return []
+        if self._closing:
+            raise TaskwireError("SERVER_SHUTDOWN")
+        if len(self._queue) + len(commands) > self._max_queue:
+            raise Unavailable("Too many changes are waiting to be stored.")
+        ticket = Ticket(commands, asyncio.get_running_loop().create_future())
+        self._queue.extend((command, ticket, index) for index, command in enumerate(commands))
+        self._wake.set()
+        return await ticket.future
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            count = min(len(self._queue), self._max_batch)
+            placed = [self._queue.popleft() for _ in range(count)]
+            try:
+                await self._commit(placed)
+            except Exception as error:  # the writer itself must outlive any bug: answer, log, go on
+                log.exception("writer.failed", commands=count)
+                self._refuse(placed, error)
+
+    async def _commit(self, placed: list[Placed]) -> None:
+        """Commit ``placed`` as one transaction; in halves if it fails for what is in it."""
+        deadline = time.monotonic() + self._timeout
+        delay = 0.02
+        while True:
+            batch = Batch([command for command, _, _ in placed], self._cache, self._clock())
+            started = time.perf_counter()
+            try:
+                await self._database.transact(lambda connection, batch=batch: self._work(connection, batch))  # type: ignore[misc]
+            except Exception as error:
+                self.stats.failures += 1
+                self._forget(placed)
+                if is_transient(error):
+                    if time.monotonic() + delay > deadline:
+                        log.error("store.unavailable", commands=len(placed), error=type(error).__name__)
+                        self._refuse(placed, Unavailable("The database cannot be reached right now."))
+                        return
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, 1.0)
+                    continue
+                if len(placed) > 1:
+                    half = len(placed) // 2
+                    await self._commit(placed[:half])
+                    await self._commit(placed[half:])
+                    return
+                log.error("writer.command_failed", key=placed[0][0].key, exc_info=error)
+                self._refuse(placed, TaskwireError("INTERNAL_ERROR"))
+                return
+            self._done(placed, batch, time.perf_counter() - started)
+            return
+
+    @staticmethod
+    def _work(connection: Connection, batch: Batch) -> None:
+        run_batch(connection, batch)
+
+    def _done(self, placed: list[Placed], batch: Batch, seconds: float) -> None:
+        """After the commit: remember the states, publish the events, answer."""
+        self._remember(batch)
+        committed_at = time.monotonic()
+        events: list[Event] = []
+        for line in batch.lines.values():
+            for step in line.steps:
+                events.append(line.table.event(step.entity, step.urgency, committed_at))
+        stats = self.stats
+        stats.commits += 1
+        stats.commands += len(placed)
+        stats.changes += len(events)
+        if events:
+            for observe in stats.observers:
+                observe(len(events), seconds)
+            try:
+                self._publish(events)
+            except Exception:  # what is committed is committed; subscribers are caught up by revision
+                log.exception("writer.publish_failed", events=len(events))
+        for (_, ticket, index), answer in zip(placed, batch.answers, strict=True):
+            ticket.answer(index, answer)
+
+    def _remember(self, batch: Batch) -> None:
+        cache = self._cache
+        for key, line in batch.lines.items():
+            if line.entity is None:
+                continue
+            if line.steps and line.steps[-1].urgency is Urgency.FINAL:
+                cache.pop(key, None)  # finished work changes rarely; keep room for what runs
+                continue
+            cache[key] = line.entity
+            cache.move_to_end(key)
+        while len(cache) > self._cache_size:
+            cache.popitem(last=False)
+
+    def _forget(self, placed: list[Placed]) -> None:
+        for command, _, _ in placed:
+            self._cache.pop((command.table.kind, command.key), None)
+
+    @staticmethod
+    def _refuse(placed: list[Placed], error: Exception) -> None:
+        for _, ticket, index in placed:
+            ticket.answer(index, error)

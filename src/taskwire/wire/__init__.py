@@ -1,0 +1,1 @@
+"""Sans-I/O protocols, bytes in and events out; ``dialects/`` holds one file per client contract."""

@@ -1,0 +1,1 @@
+"""The tests of Taskwire; the folders mirror those of the package."""
