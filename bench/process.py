@@ -8,11 +8,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from bench.load.http import HttpClient, request_bytes
 
+TICKS: Final = os.sysconf("SC_CLK_TCK")
 CPUCLOCK_SCHED: Final = 2
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -21,8 +23,12 @@ class DidNotStart(Exception):
     """A server that ended or did not answer in time; carries the end of its log."""
 
 
+@cache
 def cores() -> tuple[set[int], set[int]]:
-    """(the server's core, the load generator's cores). With a single core both share it."""
+    """(the server's core, the load generator's cores), of those this process may use when it first asks.
+
+    With a single core both share it.
+    """
     free = sorted(os.sched_getaffinity(0))
     return {free[0]}, set(free[1:]) or {free[0]}
 
@@ -45,13 +51,21 @@ class ServerProcess:
     """A server and all its children. Output goes to ``log``."""
 
     def __init__(
-        self, command: Sequence[str], env: Mapping[str, str], log: Path, pin: set[int] | None, cwd: Path | None = None
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        pin: set[int] | None,
+        cwd: Path | None = None,
     ) -> None:
         self.log = log
         with log.open("ab") as output:
+            pinned = (
+                ["taskset", "-c", ",".join(map(str, sorted(pin)))] if pin else []
+            )  # replaced by the command: same id
             self._popen = subprocess.Popen(
-                command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd,
-                start_new_session=True, preexec_fn=(lambda: os.sched_setaffinity(0, pin)) if pin else None,
+                [*pinned, *command], env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                cwd=cwd, start_new_session=True,
             )  # fmt: skip
         self.pid = self._popen.pid
 
@@ -114,7 +128,7 @@ class ServerProcess:
         return pages * PAGE
 
     def kill(self) -> None:
-        """``kill -9`` of the server process alone, as the out-of-memory killer does it. Its children are on their own."""
+        """``kill -9`` of the server process alone, as the out-of-memory killer does it."""
         if self.running:
             self._popen.send_signal(signal.SIGKILL)
         self._popen.wait()

@@ -59,10 +59,10 @@ class Api:
         """One call; raises HttpError for a refusal."""
         return await self.client.call(method, f"/api/v1{path}", body, token=self.token)
 
-    def request(self, method: str, path: str, body: Any) -> bytes:
+    def request(self, method: str, path: str, body: Any = None) -> bytes:
         """A request to be sent later."""
         fields = {"Authorization": f"Bearer {self.token}"}
-        return request_bytes(method, f"/api/v1{path}", orjson.dumps(body), fields)
+        return request_bytes(method, f"/api/v1{path}", b"" if body is None else orjson.dumps(body), fields)
 
     async def add_user(self, username: str) -> None:
         """Make an ordinary user with the bench's password."""
@@ -75,8 +75,7 @@ class Api:
             body = {"provider": provider, "prompt": "bench", "title": "bench", "options": options or {}}
             request = self.request("POST", "/tasks", body)
             answers = [self.client.send(request) for _ in range(min(64, count - len(ids)))]
-            for answer in answers:
-                ids.append(checked(await answer)["id"])
+            ids += [checked(await answer)["id"] for answer in answers]
         return ids
 
     def close(self) -> None:

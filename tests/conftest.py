@@ -12,6 +12,7 @@ import pytest
 pytest.register_assert_rewrite("tests.support")
 
 from tests.support import services  # noqa: E402 - only now, so that its assertions are rewritten as well
+from tests.support.processes import die_with_parent  # noqa: E402
 from tests.support.server import ServerProcess, is_setting  # noqa: E402
 from tests.support.timing import scaled  # noqa: E402
 
@@ -27,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "default")
     if config.getoption("timeout") is None:
         config.option.timeout = scaled(TEST_TIMEOUT)
+    if hasattr(config, "workerinput"):
+        die_with_parent()  # a worker of xdist would finish its test first
     for name in filter(is_setting, list(os.environ)):
         del os.environ[name]
 

@@ -33,9 +33,10 @@ def test_every_contract_is_kept() -> None:
         ("services/__init__.py", "taskwire.api", "Imports point down the layers"),
         ("services/__init__.py", "taskwire.wire", "Services know core, hub and store"),
         ("api/__init__.py", "taskwire.store", "Routes reach the store, brokers and providers through services only"),
-        ("brokers/memory.py", "taskwire.hub.channel", "Brokers know the Broker port and core"),
+        ("brokers/memory.py", "taskwire.hub.channel", "Brokers know the hub's port and core"),
         ("providers/__init__.py", "taskwire.services", "Providers know the services' ports and core"),
         ("providers/__init__.py", "taskwire.settings", "Providers know the services' ports and core"),
+        ("client/__init__.py", "taskwire.hub.channel", "The client knows core"),
         ("somewhere_new.py", "taskwire.core", "Imports point down the layers"),
     ],
 )  # fmt: skip

@@ -121,7 +121,10 @@ def test_ids_of_the_context(lines: Lines, log: Any) -> None:
 def test_stdlib_records(lines: Lines) -> None:
     logging.getLogger("alembic.runtime").warning("Running %s -> %s", "1", "2", extra={"step": 3})
     logging.getLogger("x").log(25, "between")
-    warnings.warn("careful", stacklevel=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)
+        warnings.warn("careful", stacklevel=1)
     first, second, third = lines()
     assert first["event"] == "Running 1 -> 2"
     assert (first["logger"], first["level"], first["step"]) == ("alembic.runtime", "warning", 3)
@@ -150,7 +153,7 @@ def test_uvicorn_loggers_are_taken_over(lines: Lines) -> None:
     logger.addHandler(logging.StreamHandler(io.StringIO()))
     logger.propagate = False
     logs.configure("json", stream=logs._output.stream)
-    logging.getLogger("uvicorn.error").info("Started", extra={"color_message": "\x1b[31mStarted"})
+    logging.getLogger("uvicorn.error").warning("Started", extra={"color_message": "\x1b[31mStarted"})
     (line,) = lines()
     assert "color_message" not in line
     assert not logger.handlers
@@ -167,7 +170,7 @@ def test_exceptions(lines: Lines, log: Any) -> None:
         raise ValueError(f"no: password={SECRET}")
     except ValueError as error:
         log.exception("failed", path="/x")
-        log.error("failed", exc_info=error)
+        log.error("failed", exc_info=error)  # noqa: TRY400
         logging.getLogger("x").exception("failed")
     for line in lines():
         assert line["error"] == "ValueError"
@@ -198,20 +201,20 @@ class LyingField:
 
 
 @pytest.mark.parametrize("value", [
-    Rude(), RudeError(), [Rude()], {Rude(): Rude()}, RudeMapping(a=1), LyingField(), "\ud800", {"\ud800": b"\xff"}, 1 << 70,
-    {(1, 2): 3}, float("nan"), object, lambda: 1, {1: {2: {3: {4: {5: {6: {7: {8: 9}}}}}}}}, memoryview(b"ab"),
+    Rude(), RudeError(), [Rude()], {Rude(): Rude()}, RudeMapping(a=1), LyingField(), "\ud800", {"\ud800": b"\xff"},
+    1 << 70, {(1, 2): 3}, float("nan"), object, lambda: 1, {1: {2: {3: {4: {5: {6: {7: {8: 9}}}}}}}}, memoryview(b"ab"),
 ])  # fmt: skip
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_never_raises(stream: io.StringIO, log: Any, form: Any, value: Any) -> None:
     logs.configure(form, stream=stream)
     log.info("first", value=value)
     log.info("second %s", value)
-    log.info("third %d %d", value)
+    log.info("third %d %d", value)  # noqa: PLE1206
     log.info(value)
-    log.exception("no exception")
+    log.exception("no exception")  # noqa: LOG004
     log.error("odd", exc_info=value)
     logging.getLogger("x").warning("fourth %s", value)
-    logging.getLogger("x").warning("fifth %d %d", value)
+    logging.getLogger("x").warning("fifth %d %d", value)  # noqa: PLE1206
     logging.getLogger("x").warning(value)
     try:
         raise RudeError
@@ -243,7 +246,7 @@ def test_failing_processors_leave_a_line(lines: Lines, monkeypatch: pytest.Monke
         raise OSError(f"broken {SECRET}")
 
     monkeypatch.setattr(logs, "mask_event", fail)
-    log.info(f"it was {SECRET}")
+    log.info(f"it was {SECRET}")  # noqa: G004
     logging.getLogger("x").warning("it was %s", SECRET)
     for line in lines():
         assert line["logging_error"] == "OSError: broken ***"

@@ -53,6 +53,8 @@ def _clean() -> Iterator[None]:
         ("Login(password=Pass('hunter2'), n=1)", "Login(password=***, n=1)"),
         ("password=ab,cd;ef user=1", "password=*** user=1"),
         ("pass=hunter2", "pass=***"),
+        ('f"password={x}")\n  File "a.py", line 1', 'f"password=***\n  File "a.py", line 1'),
+        ("password='unfinished\nnext line", "password='***'\nnext line"),
         ("token = ['abc', 'def'] rest", "token = *** rest"),
         ("token=abc,user=bob", "token=***,user=bob"),
         ("GET /ws?token=abc.def&x=1 HTTP/1.1", "GET /ws?token=***&x=1 HTTP/1.1"),

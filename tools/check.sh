@@ -30,7 +30,8 @@ python() {
 
 js() {
     if [ -e node_modules/.installed ]; then
-        step "node --test" node --test --test-timeout="$(awk "BEGIN {print int(120000 * $scale)}")" tests/js/*.test.mjs
+        limit=$(awk "BEGIN {print int(120000 * $scale)}") # milliseconds for each test
+        step "node --test" node --test --test-reporter=spec --test-timeout="$limit" tests/js/*.test.mjs
     else
         title "node --test: skipped, for want of what is said above"
         [ "${CI:-}" != true ] || failed+=("node --test: skipped")

@@ -17,12 +17,18 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "system: missing: ${packages[*]}. On Debian or Ubuntu: sudo apt-get install --no-install-recommends ${packages[*]}" >&2
     exit 1
 fi
-echo "system: installing ${packages[*]}"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
-if ! { apt-get update && apt-get install --yes --no-install-recommends "${packages[@]}"; } </dev/null >"$log" 2>&1; then
-    tail -n 20 "$log" >&2
-    echo "system: apt-get could not install ${packages[*]}" >&2
+apt() { apt-get --yes --option DPkg::Lock::Timeout=300 "$@" </dev/null >"$log" 2>&1; }
+
+echo "system: installing ${packages[*]}"
+apt update || tail -n 5 "$log" >&2 # its old lists may do
+failed=()
+for package in "${packages[@]}"; do # one by one, since one that cannot be had would keep out the others
+    apt install --no-install-recommends "$package" || { failed+=("$package") && tail -n 20 "$log" >&2; }
+done
+[ ${#failed[@]} = 0 ] || {
+    echo "system: apt-get could not install ${failed[*]}" >&2
     exit 1
-fi
+}

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from bench.crash.ledger import Ledger, Sight, stored
 from bench.crash.producer import Producer
@@ -14,6 +14,8 @@ from bench.crash.subscriber import Follower
 from bench.load.http import Answer
 from bench.process import ServerProcess, free_port
 from bench.product import ADMIN, PRODUCER, Api, checked, environment, serve_command
+
+T = TypeVar("T")
 
 REPORTS_PER_KILL: Final = 8
 RENDER: Final = {"size": "320x180", "seconds": 2, "fps": 12}
@@ -106,9 +108,15 @@ class _Course:
             await self._crash()
         await self._all("producers had all their reports acknowledged", work)
         truth = await self._ended()
-        await self._all("subscribers had seen every end", (follower.settled.wait() for follower in self._followers))
-        await self._all("subscribers had come back", (follower.ask_all_again() for follower in self._followers))
-        await self._all("subscribers had an answer to a ping", (follower.quiet() for follower in self._followers))
+        await self._all(
+            "subscribers had seen every end", (follower.settled.wait() for follower in self._followers)
+        )
+        await self._all(
+            "subscribers had come back", (follower.ask_all_again() for follower in self._followers)
+        )
+        await self._all(
+            "subscribers had an answer to a ping", (follower.quiet() for follower in self._followers)
+        )
         self._compare("at the end", truth, self.ledger.newest, self.ledger.acknowledged)
         for sight in truth.values():
             self._result.ends[sight.status] = self._result.ends.get(sight.status, 0) + 1
@@ -133,12 +141,13 @@ class _Course:
         steps = REPORTS_PER_KILL * (plan.kills + 1)
         for number in range(min(plan.producers, plan.tasks)):
             share = reported[number :: plan.producers]
+            own_chance = random.Random(self._chance.random())
             self._producers.append(
                 Producer(
-                    self._port, producer.token, share, steps, plan.pause, random.Random(self._chance.random()),
-                    self.ledger, self._gate, self._on_acknowledged,
-                )  # fmt: skip
+                    self._port, producer.token, share, steps, plan.pause, own_chance, self.ledger, self._gate
+                )
             )
+            self._producers[-1].on_acknowledged = self._on_acknowledged
         admin.close()
         producer.close()
 
@@ -148,13 +157,16 @@ class _Course:
         self._gate.clear()
         self._server.kill()
         self._result.kills += 1
-        await self._all("subscribers noticed the crash", (follower.down.wait() for follower in self._followers))
-        seen, acknowledged = dict(self.ledger.newest), dict(self.ledger.acknowledged)
+        await self._all(
+            "subscribers noticed the crash", (follower.down.wait() for follower in self._followers)
+        )
         if self._chance.random() < 0.25:
             await self._start(wait=False)
             await asyncio.sleep(self._chance.random())
             self._server.kill()
             self._result.kills_during_start += 1
+            await self._all("subscribers noticed it", (follower.down.wait() for follower in self._followers))
+        seen, acknowledged = dict(self.ledger.newest), dict(self.ledger.acknowledged)
         await self._start()
         when = f"after kill {self._result.kills}"
         self._compare(when, await self._stored(), seen, acknowledged)
@@ -174,9 +186,11 @@ class _Course:
         api = await Api.connect(self._port)
         api.token = self._admin_token
         answers: list[asyncio.Future[Answer]] = [
-            api.client.send(api.request("GET", f"/tasks/{task}", None)) for task in self._tasks
+            api.client.send(api.request("GET", f"/tasks/{task}")) for task in self._tasks
         ]
-        truth = {task: stored(checked(await answer)) for task, answer in zip(self._tasks, answers, strict=True)}
+        truth = {
+            task: stored(checked(await answer)) for task, answer in zip(self._tasks, answers, strict=True)
+        }
         api.close()
         return truth
 
@@ -192,7 +206,9 @@ class _Course:
 
         return await self._until("every task had ended", look)
 
-    def _compare(self, when: str, truth: dict[str, Sight], seen: dict[str, Sight], acknowledged: dict[str, int]) -> None:
+    def _compare(
+        self, when: str, truth: dict[str, Sight], seen: dict[str, Sight], acknowledged: dict[str, int]
+    ) -> None:
         for task, sight in truth.items():
             self.ledger.compare(when, task, sight, seen.get(task), acknowledged.get(task, 0))
 
@@ -208,7 +224,7 @@ class _Course:
         if self._result.reports < self._threshold:
             await self._reached.wait()
 
-    async def _until[T](self, what: str, happens: Callable[[], Awaitable[T]]) -> T:
+    async def _until(self, what: str, happens: Callable[[], Awaitable[T]]) -> T:
         try:
             async with asyncio.timeout(self.plan.time_limit):
                 return await happens()

@@ -74,7 +74,9 @@ class Ledger:
     def compare(self, when: str, task: str, truth: Sight, seen: Sight | None, acknowledged: int) -> None:
         """What the database says against what had been seen and acknowledged before."""
         if truth.revision < acknowledged:
-            self.violated(f"{when}: {task} is stored at {truth.revision}, but {acknowledged} was acknowledged")
+            self.violated(
+                f"{when}: {task} is stored at {truth.revision}, but {acknowledged} was acknowledged"
+            )
         if seen is None:
             return
         if truth.revision < seen.revision:

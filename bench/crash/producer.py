@@ -49,12 +49,11 @@ class Producer:
         chance: random.Random,
         ledger: Ledger,
         gate: asyncio.Event,
-        on_acknowledged: Callable[[int], None],
     ) -> None:
         self.retried = 0
+        self.on_acknowledged: Callable[[int], None] = lambda _count: None
         self._port, self._token, self._tasks = port, token, tasks
         self._pause, self._chance, self._ledger, self._gate = pause, chance, ledger, gate
-        self._on_acknowledged = on_acknowledged
         self._scripts = {task: script(chance, steps) for task in tasks}
         self._rounds = steps + 1
         self._batches = chance.random() < 0.5
@@ -93,13 +92,11 @@ class Producer:
             self._ledger.acknowledge(task, outcome["revision"])
         else:
             self._ledger.violated(f"a report of {task} was answered with {outcome}")
-        self._on_acknowledged(1)
+        self.on_acknowledged(1)
 
     async def _post(self, path: str, body: Any) -> Any:
         """Send until there is an answer; a request cut in the middle may or may not have counted, and is sent again."""
-        request = request_bytes(
-            "POST", path, orjson.dumps(body), {"Authorization": f"Bearer {self._token}"}
-        )
+        request = request_bytes("POST", path, orjson.dumps(body), {"Authorization": f"Bearer {self._token}"})
         while True:
             await self._gate.wait()
             try:

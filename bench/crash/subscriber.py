@@ -43,7 +43,14 @@ class Follower:
     """
 
     def __init__(
-        self, name: str, port: int, token: str, tasks: Sequence[str], keen: bool, ledger: Ledger, chance: random.Random
+        self,
+        name: str,
+        port: int,
+        token: str,
+        tasks: Sequence[str],
+        keen: bool,
+        ledger: Ledger,
+        chance: random.Random,
     ) -> None:
         self.name = name
         self.connections = 0

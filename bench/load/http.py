@@ -65,7 +65,13 @@ class HttpClient(asyncio.Protocol):
         return future
 
     async def call(
-        self, method: str, path: str, body: Any = None, *, token: str = "", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """A JSON request and its JSON answer. Raises HttpError for a status of 400 or more."""
         fields = dict(headers or {})
@@ -89,7 +95,9 @@ class HttpClient(asyncio.Protocol):
         if end < 0:
             return None
         status_line, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
-        fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        fields = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+        }
         begin = end + 4
         status = int(status_line.split(" ", 2)[1])
         if fields.get("transfer-encoding", "").lower() == "chunked":

@@ -47,7 +47,12 @@ class Subscriber(asyncio.Protocol):
     )  # fmt: skip
 
     def __init__(
-        self, index: int, conversation: Conversation, on_message: OnMessage, on_lost: OnLost, host: str = "bench"
+        self,
+        index: int,
+        conversation: Conversation,
+        on_message: OnMessage,
+        on_lost: OnLost,
+        host: str = "bench",
     ) -> None:
         self.index = index
         self.host = host

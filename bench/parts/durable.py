@@ -8,12 +8,12 @@ from typing import Final
 
 from bench.load.http import Answer
 from bench.load.subscriber import Subscriber
-from bench.parts.common import no_garbage_collection, percentile
+from bench.parts.common import Arrivals
 from bench.parts.fleet import Fleet, fleet
 from bench.peers.base import sequence_number
 from bench.product import checked
+from bench.window import Window
 
-STALL: Final = 5.0
 IN_FLIGHT: Final = 4
 """Batches on their way at once. Fewer than the batches of a sweep, so that no two updates of a task are merged."""
 
@@ -38,15 +38,15 @@ class Sample:
     sent: int
     server_load: float
     generator_load: float
+    others: float
 
 
-class Recorder:
+class Recorder(Arrivals):
     """Counts each (task, sweep) once. ``sent`` holds the time at which each batch of a sweep went out."""
 
     def __init__(self, fleet: Fleet, batch: int) -> None:
+        super().__init__()
         self.sent: dict[tuple[int, int], float] = {}
-        self.latencies: list[float] = []
-        self.last = 0.0
         self.repeated = 0
         self._batch = batch
         self._newest = [fleet.sweep] * len(fleet.tasks)
@@ -61,8 +61,7 @@ class Recorder:
             self.repeated += 1
             return
         self._newest[index] = sweep
-        self.latencies.append(now - sent)
-        self.last = now
+        self.add(now - sent, now)
 
 
 async def measure(load: Load, rate: float, small_batch: int) -> dict[str, Sample]:
@@ -74,7 +73,9 @@ async def measure(load: Load, rate: float, small_batch: int) -> dict[str, Sample
         await _run(prepared, Load(load.tasks, load.batch, 1.0), 0)
         samples["peak"] = await _run(prepared, load, 0)
         samples["rate"] = await _run(prepared, load, rate)
-        samples["rate, small batches"] = await _run(prepared, Load(load.tasks, small_batch, load.seconds), rate)
+        samples["rate, small batches"] = await _run(
+            prepared, Load(load.tasks, small_batch, load.seconds), rate
+        )
         if prepared.group.lost:
             raise RuntimeError(f"{prepared.group.lost} watchers lost their connection")
     return samples
@@ -85,13 +86,11 @@ async def _run(fleet: Fleet, load: Load, rate: float) -> Sample:
     recorder = Recorder(fleet, load.batch)
     batches = load.tasks // load.batch
     answers: deque[asyncio.Future[Answer]] = deque()
-    process = fleet.server.process
     number = 0
-    with no_garbage_collection():
-        start, cpu, own = time.monotonic(), process.cpu_seconds(), time.process_time()
+    with Window(fleet.server.process) as window:
         while True:
-            due = start + number * load.batch / rate if rate else time.monotonic()
-            if due - start >= load.seconds:
+            due = window.start + number * load.batch / rate if rate else time.monotonic()
+            if due - window.start >= load.seconds:
                 break
             sweep, part = fleet.sweep + 1 + number // batches, number % batches
             request = fleet.batch(part * load.batch, (part + 1) * load.batch, sweep)
@@ -100,30 +99,28 @@ async def _run(fleet: Fleet, load: Load, rate: float) -> Sample:
             answers.append(fleet.producers[number % len(fleet.producers)].client.send(request))
             number += 1
             while answers and (answers[0].done() or (not rate and len(answers) >= IN_FLIGHT)):
-                checked(await answers.popleft())
+                accepted(await answers.popleft())
         sent = number * load.batch
         for answer in answers:
-            checked(await answer)
-        await _arrive(recorder, sent)
-        elapsed = max(recorder.last, start + 1e-9) - start
-        cpu, own = process.cpu_seconds() - cpu, time.process_time() - own
+            accepted(await answer)
+        await recorder.wait(sent)
     fleet.sweep += -(-number // batches)
     if recorder.repeated:
         raise RuntimeError(f"{recorder.repeated} updates arrived twice or out of order")
-    ordered = sorted(recorder.latencies)
     return Sample(
-        per_second=len(ordered) / elapsed,
-        p50_ms=percentile(ordered, 0.5) * 1e3,
-        p99_ms=percentile(ordered, 0.99) * 1e3,
-        delivered=len(ordered),
+        per_second=len(recorder.latencies) / max(recorder.last - window.start, 1e-9),
+        p50_ms=recorder.percentile_ms(0.5),
+        p99_ms=recorder.percentile_ms(0.99),
+        delivered=len(recorder.latencies),
         sent=sent,
-        server_load=cpu / elapsed,
-        generator_load=own / elapsed,
+        server_load=window.server_load,
+        generator_load=window.generator_load,
+        others=window.others,
     )
 
 
-async def _arrive(recorder: Recorder, sent: int) -> None:
-    """Wait for the last delivery, or until nothing has come for a while."""
-    begun = time.monotonic()
-    while len(recorder.latencies) < sent and time.monotonic() - max(begun, recorder.last) < STALL:
-        await asyncio.sleep(0.005)
+def accepted(answer: Answer) -> None:
+    """Raise unless every report of a batch was applied."""
+    wrong = [outcome for outcome in checked(answer)["outcomes"] if outcome.get("outcome") != "applied"]
+    if wrong:
+        raise RuntimeError(f"{len(wrong)} reports were not applied, the first: {wrong[0]}")

@@ -32,7 +32,12 @@ class Fleet:
     def batch(self, begin: int, end: int, sweep: int) -> bytes:
         """The request with one report for each of the tasks ``begin`` to ``end``, distinct from every other sweep's."""
         assert sweep <= SWEEPS, "progress would reach the end"
-        common = {"progress": sweep / 100, "currentStep": sweep, "totalSteps": 10_000, "message": mark(sweep, ROOM)}
+        common = {
+            "progress": sweep / 100,
+            "currentStep": sweep,
+            "totalSteps": 10_000,
+            "message": mark(sweep, ROOM),
+        }
         reports = [{"taskId": task, **common} for task in self.tasks[begin:end]]
         return self.producers[0].request("POST", "/reports", {"reports": reports})
 

@@ -1,15 +1,16 @@
 """Part D: all clients come back at once. Time until each has login, subscription and the newest state again."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.load.group import Group
-from bench.parts.common import no_garbage_collection, percentile
+from bench.parts.common import percentile
 from bench.parts.fleet import Fleet, fleet
 from bench.peers.base import Command, sequence_number
 from bench.peers.taskwire import Taskwire
 from bench.process import ServerProcess, cores
 from bench.product import checked
+from bench.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Sample:
     half: float
     all: float
     ready: float = 0.0
+    others: float = 0.0
 
 
 async def measure(clients: int) -> dict[str, Sample]:
@@ -42,10 +44,10 @@ async def _report_all(prepared: Fleet) -> None:
 
 
 async def _cut(prepared: Fleet, clients: int) -> Sample:
-    with no_garbage_collection():
-        start = time.monotonic()
+    with Window(prepared.server.process) as window:
         prepared.group.cut()
-        return await _come_back(prepared, clients, start)
+        sample = await _come_back(prepared, clients, window.start)
+    return replace(sample, others=window.others)
 
 
 async def _restart(prepared: Fleet, clients: int) -> Sample:
@@ -57,11 +59,10 @@ async def _restart(prepared: Fleet, clients: int) -> Sample:
     again = ServerProcess(command.argv, command.env, server.process.log, cores()[0], command.cwd)
     try:
         await again.ready(server.port, peer.ready_path)
-        ready = time.monotonic()
-        with no_garbage_collection():
-            sample = await _come_back(prepared, clients, ready)
+        with Window(again) as window:
+            sample = await _come_back(prepared, clients, window.start)
         await prepared.group.close()
-        return Sample(sample.half, sample.all, ready - start)
+        return replace(sample, ready=window.start - start, others=window.others)
     finally:
         again.stop()
 

@@ -19,7 +19,7 @@ PACKAGES: Final = ("nginx", "libnginx-mod-nchan")
 
 STATE: Final = Path("/var/lib/nginx")
 PRIVATE_STATE: Final = 'mount -t tmpfs none /var/lib && mkdir /var/lib/nginx && exec "$@"'
-"""The module makes a folder in ``STATE`` whatever its configuration says; a mount namespace keeps that off the system."""
+"""The module makes a folder in ``STATE`` whatever its configuration says; this keeps it in a private mount."""
 
 CONFIG: Final = """
 load_module {module};
@@ -67,7 +67,11 @@ class Nchan:
 
 def _nginx() -> str:
     own = UNPACKED / "usr/sbin/nginx"
-    return str(own) if own.exists() else shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
+    return (
+        str(own)
+        if own.exists()
+        else shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
+    )
 
 
 def _module() -> Path | None:
@@ -109,7 +113,9 @@ class NginxNchan(Peer):
 
     @classmethod
     def version(cls) -> str:
-        nginx = subprocess.run([_nginx(), "-v"], capture_output=True, text=True).stderr.strip().rpartition("/")[2]
+        nginx = (
+            subprocess.run([_nginx(), "-v"], capture_output=True, text=True).stderr.strip().rpartition("/")[2]
+        )
         if files := list(UNPACKED.glob("libnginx-mod-nchan_*.deb")):
             nchan = files[0].name.split("_")[1].replace("%3a", ":")
         else:
@@ -121,7 +127,9 @@ class NginxNchan(Peer):
         config = folder / "nginx.conf"
         user = "user root;" if os.getuid() == 0 else ""  # else the folder of this run is closed to the worker
         config.write_text(CONFIG.format(module=_module(), folder=folder, port=port, files=16_384, user=user))
-        return Command([*_private(), _nginx(), "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")])
+        return Command(
+            [*_private(), _nginx(), "-p", str(folder), "-c", str(config), "-e", str(folder / "error.log")]
+        )
 
     def conversation(self, index: int) -> Nchan:
         return Nchan()

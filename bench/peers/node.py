@@ -17,7 +17,10 @@ def install() -> str:
     if done.exists() and done.stat().st_mtime >= lock.stat().st_mtime:
         return ""
     run = subprocess.run(
-        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=BENCH, capture_output=True, text=True
+        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        cwd=BENCH,
+        capture_output=True,
+        text=True,
     )
     return "" if run.returncode == 0 else f"npm ci failed: {run.stderr.strip()[-300:]}"
 
@@ -26,7 +29,9 @@ def missing(package: str) -> str:
     """Why a package cannot be used; empty if it can."""
     if reason := install():
         return reason
-    return "" if (BENCH / "node_modules" / package).is_dir() else f"{package} is not in bench/package-lock.json"
+    return (
+        "" if (BENCH / "node_modules" / package).is_dir() else f"{package} is not in bench/package-lock.json"
+    )
 
 
 def version(package: str) -> str:

@@ -20,7 +20,9 @@ async def subscribe(sid: str, channel: str) -> str:
     return "subscribed"
 
 
-async def publish(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+async def publish(
+    scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
     """The ASGI application beside Socket.IO's path: publishes, and says that it is alive."""
     if scope["type"] == "lifespan":
         while True:

@@ -28,17 +28,15 @@ Format = Literal["auto", "json", "console"]
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _FIRST: Final = ("timestamp", "level", "event")
-_PROBES: Final = (
-    "/healthz",
-    "/readyz",
-    "/metrics",
-)  # asked every few seconds: worth a line only when debugging
+_PROBES: Final = ("/healthz", "/readyz", "/metrics")
+"""Asked every few seconds, and worth a line only when debugging."""
 # Libraries whose lower levels tell nothing that our own lines do not, or show what must not be shown: SQLAlchemy writes
 # statements with their parameters, httpx whole URLs.
 _QUIET: Final = {
     "sqlalchemy": logging.WARNING, "aiosqlite": logging.WARNING, "httpx": logging.WARNING,
     "httpcore": logging.WARNING, "websockets": logging.WARNING, "asyncio": logging.INFO, "PIL": logging.WARNING,
-    "libav": logging.WARNING, "alembic": logging.INFO, "multipart": logging.WARNING,
+    "libav": logging.WARNING, "alembic": logging.WARNING, "multipart": logging.WARNING,
+    "uvicorn.error": logging.WARNING,
 }  # fmt: skip
 _RECORD_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 

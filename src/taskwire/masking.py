@@ -45,13 +45,13 @@ _HARMLESS_NAME: Final = re.compile(
 )
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|-")
 
-# One value after a sensitive name: quoted (also with escaped quotes), bracketed or bare. A comma or an ampersand ends
-# a bare value only where the next field begins, since passwords hold such characters.
+# One value after a sensitive name: quoted (also with escaped quotes), bracketed or bare, and never beyond its line. A
+# comma or an ampersand ends a bare value only where the next field begins, since passwords hold such characters.
 _VALUE: Final = r"""(?:
-    [bru]{0,2}"(?:\\.|[^"\\])*+"?
-  | [bru]{0,2}'(?:\\.|[^'\\])*+'?
+    [bru]{0,2}"(?:\\.|[^"\\\n])*+"?
+  | [bru]{0,2}'(?:\\.|[^'\\\n])*+'?
   | \\++["'].*?(?:\\++["']|$)
-  | [\[({][^\])}]*+[\])}]?
+  | [\[({][^\])}\n]*+[\])}]?
   | [&;,](?!\s|[\w.-]+=|$)
   | [^\s"'&;,\[({\])}>]
 )++"""
@@ -59,7 +59,7 @@ _ASSIGNMENT: Final = re.compile(
     rf"""(?P<name>(?:{_NAME}|(?<=[?&])(?:key|sig))[\w-]{{0,40}})
     (?P<sep>\\*["']?\s*(?:=>|[=:]|%3[ad])\s*|\\*["']\s*,\s*)
     (?P<value>{_VALUE})""",
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+    re.IGNORECASE | re.VERBOSE | re.MULTILINE,
 )
 # Headers whose value may hold anything: the rest of the line goes.
 _HEADER: Final = re.compile(

@@ -51,33 +51,54 @@ class Settings(BaseSettings):
     )  # fmt: skip
 
     # Where it runs
-    config: str = Field("", description="TOML file of settings. Default: `taskwire.toml` here, if there is one.")
-    demo: bool = Field(False, description="Demo mode: loopback only, a secret of its own, `demo-token` for jobs.")
+    config: str = Field(
+        "", description="TOML file of settings. Default: `taskwire.toml` here, if there is one."
+    )
+    demo: bool = Field(
+        False, description="Demo mode: loopback only, a secret of its own, `demo-token` for jobs."
+    )
     listen: Listed = Field(
         ("127.0.0.1:3000",), description="Addresses to listen on, HOST:PORT, several separated by commas."
     )
     public_url: str = Field(
-        "", description="How browsers reach the server; base of the URLs of rendered files. Default: first address."
+        "",
+        description="How browsers reach the server; base of the URLs of rendered files. Default: first address.",
     )
-    data: Path = Field(Path("data"), description="Folder of everything kept on disk: database, secret, media.")
-    database: str = Field("", description="SQLAlchemy URL: sqlite or postgresql. Default: a SQLite file in `data`.")
-    broker: str = Field("memory:", description="How nodes tell each other news: `memory:` or a `redis://` URL.")
-    node_name: str = Field("", max_length=64, description="Name of this node among several. Default: host and data.")
+    data: Path = Field(
+        Path("data"), description="Folder of everything kept on disk: database, secret, media."
+    )
+    database: str = Field(
+        "", description="SQLAlchemy URL: sqlite or postgresql. Default: a SQLite file in `data`."
+    )
+    broker: str = Field(
+        "memory:", description="How nodes tell each other news: `memory:` or a `redis://` URL."
+    )
+    node_name: str = Field(
+        "", max_length=64, description="Name of this node among several. Default: host and data."
+    )
     trusted_proxies: Listed = Field(
         (), description="Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` are believed."
     )
 
     # Secrets and login
-    secret: SecretStr = Field(SecretStr(""), description="Key that signs tokens, 32 characters or more. Demo: made.")
+    secret: SecretStr = Field(
+        SecretStr(""), description="Key that signs tokens, 32 characters or more. Demo: made."
+    )
     admin_password: SecretStr = Field(SecretStr(""), description="Password of `admin` at the first start.")
     token_lifetime: Seconds = Field(3600, description="Lifetime of an access token (JWT).")
     refresh_lifetime: Seconds = Field(30 * 86400, description="Lifetime of a refresh token.")
     jwks_url: str = Field("", description="JWKS of an outside identity provider; empty: none.")
     jwt_issuer: str = Field("", description="Issuer (`iss`) that tokens of the identity provider must carry.")
-    jwt_audience: str = Field("", description="Audience (`aud`) that tokens of the identity provider must carry.")
-    jwt_algorithms: Listed = Field(("RS256", "ES256", "EdDSA"), description="Algorithms taken from the provider.")
+    jwt_audience: str = Field(
+        "", description="Audience (`aud`) that tokens of the identity provider must carry."
+    )
+    jwt_algorithms: Listed = Field(
+        ("RS256", "ES256", "EdDSA"), description="Algorithms taken from the provider."
+    )
     jwks_cache: Seconds = Field(300, description="How long a fetched JWKS is kept.")
-    login_attempts: Count = Field(10, description="Failed logins per user name and per address in `login_window`.")
+    login_attempts: Count = Field(
+        10, description="Failed logins per user name and per address in `login_window`."
+    )
     login_window: Seconds = Field(300, description="Time over which failed logins are counted.")
     login_concurrency: Count = Field(4, description="Password hashes computed side by side.")
     password_min_length: Count = Field(8, description="Shortest password taken.")
@@ -101,24 +122,41 @@ class Settings(BaseSettings):
     )  # fmt: skip
     ws_token_grace: Seconds = Field(25, description="Time to send a fresh token after one has expired.")
     ws_ping_interval: Seconds = Field(25, description="Time between WebSocket pings.")
-    ws_ping_timeout: Seconds = Field(20, description="Time without a sign of life after a ping until the close.")
-    ws_close_timeout: Seconds = Field(5, description="Time a peer has to answer a close before the socket is cut.")
+    ws_ping_timeout: Seconds = Field(
+        20, description="Time without a sign of life after a ping until the close."
+    )
+    ws_close_timeout: Seconds = Field(
+        5, description="Time a peer has to answer a close before the socket is cut."
+    )
     ws_max_message: Bytes = Field(64 * 1024, description="Largest client message; larger ones get an error.")
-    ws_max_frame: Bytes = Field(4 * 1024 * 1024, description="Largest client message that is read at all; then 1009.")
+    ws_max_frame: Bytes = Field(
+        4 * 1024 * 1024, description="Largest client message that is read at all; then 1009."
+    )
     ws_message_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         50, description="Client messages per second, long term."
     )
     ws_message_burst: Count = Field(200, description="Client messages at once.")
-    ws_flood_limit: Count = Field(200, description="Messages refused in a row until the connection is closed.")
+    ws_flood_limit: Count = Field(
+        200, description="Messages refused in a row until the connection is closed."
+    )
     ws_max_queued: Count = Field(256, description="Unhandled client messages until reading pauses.")
     ws_max_subscriptions: Count = Field(1000, description="Subscriptions of one connection.")
     ws_max_ids: Count = Field(200, description="Ids in one client message.")
-    ws_write_buffer: Bytes = Field(64 * 1024, description="Unsent bytes from which a connection counts as congested.")
-    ws_write_limit: Bytes = Field(1024 * 1024, description="Unsent bytes until a slow connection is closed (4008).")
-    ws_send_buffer: int = Field(
-        0, ge=0, le=1 << 30, description="Kernel send buffer (SO_SNDBUF) of a connection; 0: the kernel's choice."
+    ws_write_buffer: Bytes = Field(
+        64 * 1024, description="Unsent bytes from which a connection counts as congested."
     )
-    ws_batch_interval_ms: int = Field(100, ge=1, le=60_000, description="Window of `batch: true` connections.")
+    ws_write_limit: Bytes = Field(
+        1024 * 1024, description="Unsent bytes until a slow connection is closed (4008)."
+    )
+    ws_send_buffer: int = Field(
+        0,
+        ge=0,
+        le=1 << 30,
+        description="Kernel send buffer (SO_SNDBUF) of a connection; 0: the kernel's choice.",
+    )
+    ws_batch_interval_ms: int = Field(
+        100, ge=1, le=60_000, description="Window of `batch: true` connections."
+    )
     ws_deflate: bool = Field(True, description="Offer permessage-deflate.")
     ws_deflate_min_size: Bytes = Field(512, description="Smallest message that is compressed.")
     max_connections: Count = Field(20_000, description="Open WebSocket connections in all.")
@@ -137,7 +175,9 @@ class Settings(BaseSettings):
 
     # Store
     commit_max_batch: Count = Field(4000, description="Changes in one group commit.")
-    commit_queue: Count = Field(50_000, description="Changes waiting for a commit until new ones are refused.")
+    commit_queue: Count = Field(
+        50_000, description="Changes waiting for a commit until new ones are refused."
+    )
     store_timeout: Seconds = Field(10, description="Time a write is tried again while the database is away.")
     state_cache: Count = Field(20_000, description="Task states kept in memory by the writer.")
     sqlite_synchronous: Literal["NORMAL", "FULL"] = Field(
@@ -145,14 +185,17 @@ class Settings(BaseSettings):
     )
     database_pool: Count = Field(5, description="Database connections for reading.")
     retention_tasks: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        90 * 86_400, description="Finished tasks, their events and files are removed after this time; 0: never."
+        90 * 86_400,
+        description="Finished tasks, their events and files are removed after this time; 0: never.",
     )
     retention_interval: Seconds = Field(600, description="Time between looks for what may be removed.")
 
     # The local renderer
     render_workers: int = Field(0, ge=0, le=256, description="Renders side by side; 0: one per core but one.")
     render_queue: Count = Field(1000, description="Waiting local renders until new ones are refused.")
-    render_max_size: str = Field("1920x1080", pattern=r"^\d+x\d+$", description="Largest picture, WIDTHxHEIGHT.")
+    render_max_size: str = Field(
+        "1920x1080", pattern=r"^\d+x\d+$", description="Largest picture, WIDTHxHEIGHT."
+    )
     render_max_seconds: Seconds = Field(60, description="Longest video.")
     render_max_fps: Count = Field(60, description="Highest frame rate.")
     render_attempts: Count = Field(3, description="Attempts of a render that crashes interrupted.")
@@ -160,12 +203,18 @@ class Settings(BaseSettings):
 
     # Logs
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level written."
+    )
 
     @field_validator("listen", "origins", "trusted_proxies", "jwt_algorithms", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("listen")
     @classmethod
@@ -217,7 +266,9 @@ class Settings(BaseSettings):
             try:
                 ipaddress.ip_network(network, strict=False)
             except ValueError:
-                raise ValueError(f"wanted addresses or networks such as 10.0.0.0/8, but got {network!r}") from None
+                raise ValueError(
+                    f"wanted addresses or networks such as 10.0.0.0/8, but got {network!r}"
+                ) from None
         return value
 
     @classmethod
@@ -316,7 +367,9 @@ def env_names(settings_cls: type[BaseSettings], name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*choices, own)))
 
 
-def known_names(settings_cls: type[BaseSettings], given: Mapping[str, Any] | Iterable[str], where: str) -> None:
+def known_names(
+    settings_cls: type[BaseSettings], given: Mapping[str, Any] | Iterable[str], where: str
+) -> None:
     """Raise SettingsError if ``given`` has a name that is no setting, so that a typo does not pass in silence."""
     names = {name: name for name in settings_cls.model_fields}
     for name, field in settings_cls.model_fields.items():

@@ -55,7 +55,9 @@ def test_the_encoded_picture_is_the_scene(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("width", "height", "size"), [(320, 180, (320, 180)), (1280, 720, (640, 360))])
-def test_the_thumbnail_is_the_middle_frame(tmp_path: Path, width: int, height: int, size: tuple[int, int]) -> None:
+def test_the_thumbnail_is_the_middle_frame(
+    tmp_path: Path, width: int, height: int, size: tuple[int, int]
+) -> None:
     clip = scene(9, width, height)
     render(clip, tmp_path, nothing)
     with Image.open(tmp_path / THUMBNAIL) as thumbnail:
@@ -117,7 +119,9 @@ def test_a_file_that_is_not_what_was_asked_for_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_encoder_is_used_where_x264_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_encoder_is_used_where_x264_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(encode, "_ENCODERS", ("no_such_encoder", "mpeg4"))
     clip = render(scene(), tmp_path, nothing)
     assert (clip.codec, clip.frames) == ("mpeg4", 30)

@@ -45,7 +45,10 @@ def test_a_short_prompt_is_set_large_and_a_long_one_smaller() -> None:
     assert short.size == 40
     assert longer.size < 40
     assert not longer.truncated
-    assert " ".join(line.strip() for line in longer.lines) == "A red fox runs through fresh snow at sunrise, slowly"
+    assert (
+        " ".join(line.strip() for line in longer.lines)
+        == "A red fox runs through fresh snow at sunrise, slowly"
+    )
 
 
 def test_what_does_not_fit_at_the_smallest_size_ends_in_an_ellipsis() -> None:
@@ -95,7 +98,9 @@ def test_a_font_given_by_the_operator_comes_first(bare: FontChain) -> None:
 
 
 @settings(deadline=None)
-@given(st.text(st.characters(), max_size=80) | st.text(st.characters(categories=["Cs", "Cn", "Co", "Mn", "So"])))
+@given(
+    st.text(st.characters(), max_size=80) | st.text(st.characters(categories=["Cs", "Cn", "Co", "Mn", "So"]))
+)
 @example("👨‍👩‍👧‍👦" * 30)
 @example("مرحبا بالعالم")
 @example("नमस्ते दुनिया")

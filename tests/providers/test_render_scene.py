@@ -72,7 +72,9 @@ def test_frames_are_limited_range_bt709() -> None:
     assert luma.max() <= 236
 
 
-@pytest.mark.parametrize(("width", "height"), [(64, 64), (1920, 64), (64, 1920), (1080, 1920), (130, 98), (66, 70)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(64, 64), (1920, 64), (64, 1920), (1080, 1920), (130, 98), (66, 70)]
+)
 def test_every_size(width: int, height: int) -> None:
     frame = scene("Any size will do, also with quite some text in it", width, height).frame(20)
     assert planes(frame).shape == (height * 3 // 2, width)
@@ -80,7 +82,12 @@ def test_every_size(width: int, height: int) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "palette"),
-    [("Sunset over the bay", "dusk"), ("a deep OCEAN, waves", "ocean"), ("Neon city!", "neon"), ("snow", "frost")],
+    [
+        ("Sunset over the bay", "dusk"),
+        ("a deep OCEAN, waves", "ocean"),
+        ("Neon city!", "neon"),
+        ("snow", "frost"),
+    ],
 )
 def test_words_of_the_prompt_choose_the_colours(prompt: str, palette: str) -> None:
     assert choose_palette(prompt).name == palette

@@ -1,5 +1,6 @@
 """Starts programs that never outlive the tests, and ends them by process id."""
 
+import ctypes
 import os
 import pwd
 import random
@@ -49,6 +50,13 @@ def spawn(
         stderr=stderr,
         start_new_session=True,
     )
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process as soon as its parent dies, however that comes about (Linux)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # of linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def stop(process: subprocess.Popen[bytes], *signals: signal.Signals, patience: float = 10) -> int:

@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from inspect import isawaitable
+from typing import Any, Final, TypeVar, overload
 
 import anyio
 
@@ -37,15 +38,20 @@ def eventually(check: Callable[[], T], timeout: float = 10, *, every: float = PO
         time.sleep(every)
 
 
+@overload
 async def eventually_async(
-    check: Callable[[], T | Awaitable[T]], timeout: float = 10, *, every: float = POLL
-) -> T:
+    check: Callable[[], Awaitable[T]], timeout: float = 10, *, every: float = POLL
+) -> T: ...
+@overload
+async def eventually_async(check: Callable[[], T], timeout: float = 10, *, every: float = POLL) -> T: ...
+async def eventually_async(check: Callable[[], Any], timeout: float = 10, *, every: float = POLL) -> Any:
     """As ``eventually``, letting the event loop run between two looks; ``check`` may be a coroutine function."""
     wait = _Wait(timeout)
     while True:
         try:
-            found = check()
-            result: T = await found if isinstance(found, Awaitable) else found
+            result = check()
+            if isawaitable(result):
+                result = await result
             if result:
                 return result
             wait.over(result)

@@ -7,6 +7,8 @@ from taskwire.hub.ports import Broker
 
 BROKERS = {
     "memory": "taskwire.brokers.memory:create",
+    "redis": "taskwire.brokers.redis:create",
+    "rediss": "taskwire.brokers.redis:create",
 }
 """URL scheme -> "module:function", called with the URL. Modules are imported when they are asked for."""
 

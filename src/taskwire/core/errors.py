@@ -1,6 +1,6 @@
 """The one table of error codes, and the one table of WebSocket close codes.
 
-Every refusal a client can see, over REST or a socket, names a row of ``ERRORS``. The tree of exceptions is small on purpose::
+Every refusal a client can see, over REST or a socket, names a row of ``ERRORS``. The tree of exceptions is small::
 
     TaskwireError          a refusal with a code from the table
     ├── InvalidRequest     the input is not what was wanted; says what was
@@ -89,7 +89,9 @@ class TaskwireError(Exception):
 class InvalidRequest(TaskwireError):
     """The input is not what was wanted; the message says what was."""
 
-    def __init__(self, message: str, *, code: str = "INVALID_REQUEST", details: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str = "INVALID_REQUEST", details: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(code, message, details=details)
 
 

@@ -11,7 +11,7 @@ ID_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
 def new_id(kind: str, now: int) -> str:
-    """Make an id such as ``video_01k3...``: 48 bits of ``now`` (ms), then 82 random bits, 26 characters after the prefix.
+    """Make an id such as ``video_01k3...``: 48 bits of ``now`` (ms), then 82 random bits, as 26 characters.
 
     Ids made later sort later (to the millisecond), which keeps B-tree inserts local and serves as a page cursor.
     """

@@ -7,13 +7,15 @@ there is nothing to change, so that callers can test with ``is``.
 Rules (contracts.md, "Common meaning"):
 
 - A finished attempt is latched: no report changes it. Only ``retry`` leaves it, by opening the next attempt.
-- Progress never goes back inside an attempt. A report whose progress is behind is late: all of it is dropped.
+- Progress never goes back inside an attempt. A report whose progress, or step if it gives only that, is behind is
+  late: all of it is dropped.
 - ``revision`` grows by one with every change; it never repeats, also not across attempts.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import isfinite
 from typing import Any, Final
 
 
@@ -167,11 +169,9 @@ def apply_report(state: TaskState, report: Report, now: int) -> tuple[TaskState,
     status = report.status
     if status in TERMINAL:
         return _finish(state, report, status, now), Verdict.APPLIED
-    progress = _reported_progress(report)
-    if progress is not None and progress < state.progress:
+    if _is_behind(state, report) or (status is QUEUED and state.status is PROCESSING):
         return state, Verdict.STALE
-    if status is QUEUED and state.status is PROCESSING:
-        return state, Verdict.STALE
+    progress = _reported_progress(state, report)
     if status is None:
         # A reporter that speaks of progress or steps has begun, whether it says so or not.
         begun = progress is not None or report.current_step is not None
@@ -193,9 +193,10 @@ def next_attempt(state: TaskState, now: int, *, message: str = "") -> TaskState:
     """
     if state.status is COMPLETED:
         return state
+    now = max(now, state.updated_at)
     return TaskState(
         queued_at=now,
-        updated_at=max(now, state.updated_at),
+        updated_at=now,
         revision=state.revision + 1,
         attempt=state.attempt + 1,
         message=message,
@@ -211,14 +212,36 @@ def metrics(state: TaskState, now: int) -> Metrics:
     return Metrics(total_time=round(queue + process, 3), queue_time=queue, process_time=process)
 
 
-def _reported_progress(report: Report) -> Number | None:
-    """The report's progress in 0–100, from its steps where it gives only those; None if it says nothing of it."""
-    progress: Number | None = report.progress
-    if progress is None:
-        if report.current_step is None or not report.total_steps:
-            return None
-        progress = 100 * report.current_step / report.total_steps
-    return normal_number(min(100, max(0, progress)))
+def _is_behind(state: TaskState, report: Report) -> bool:
+    """Whether the report tells of an earlier moment: its progress does, or its step if that is all it gives."""
+    if report.progress is not None:
+        return _percent(report.progress) < state.progress
+    step, known = report.current_step, state.current_step
+    return step is not None and known is not None and step < known
+
+
+def _reported_progress(state: TaskState, report: Report) -> Number | None:
+    """The progress in 0–100 after the report, from its steps where it gives only those; None if it says nothing of it.
+
+    Steps may turn out to be more than was thought, so that they tell of less than is known: progress stays then.
+    """
+    if report.progress is not None:
+        return _percent(report.progress)
+    step = report.current_step
+    steps = state.total_steps if report.total_steps is None else report.total_steps
+    if step is None or steps is None or steps <= 0:
+        return None
+    return max(state.progress, _percent(100 * min(step, steps) / steps))
+
+
+def _percent(value: Number) -> Number:
+    """``value`` within 0–100; what is no number counts as 0."""
+    return normal_number(min(100, max(0, value)))
+
+
+def _reported_eta(report: Report) -> Number | None:
+    eta = report.eta
+    return None if eta is None or not isfinite(eta) else normal_number(max(0, eta))
 
 
 def normal_number(value: Number) -> Number:
@@ -244,13 +267,15 @@ def _advance(
         or message != state.message
         or result != state.result
     )
-    if not moved and (report.eta is None or report.eta == state.eta):
+    eta = _reported_eta(report)
+    if not moved and (eta is None or eta == state.eta):
         return state
     now = max(now, state.updated_at)  # a clock that steps back must not make times run backwards
     started_at = state.started_at
     if started_at is None and status is PROCESSING:
         started_at = now
-    eta = report.eta if report.eta is not None else _estimate(new_progress, started_at, now)
+    if eta is None:
+        eta = _estimate(new_progress, started_at, now)
     return TaskState(
         state.queued_at, now, state.revision + 1, state.attempt, status, new_progress, step, steps, message, eta,
         started_at, None, result, None,
@@ -267,12 +292,7 @@ def _estimate(progress: Number, started_at: int | None, now: int) -> Number | No
 def _finish(state: TaskState, report: Report, status: TaskStatus, now: int) -> TaskState:
     """The state after the report that ends the attempt."""
     now = max(now, state.updated_at)
-    error = report.error
-    if status is COMPLETED:
-        error = None
-    elif error is None:
-        error = CANCELLED_ERROR if status is CANCELLED else NO_REASON
-    progress = 100 if status is COMPLETED else max(state.progress, _reported_progress(report) or 0)
+    progress = 100 if status is COMPLETED else max(state.progress, _reported_progress(state, report) or 0)
     steps = state.total_steps if report.total_steps is None else report.total_steps
     step = state.current_step if report.current_step is None else report.current_step
     if status is COMPLETED and steps is not None and report.current_step is None:
@@ -290,8 +310,16 @@ def _finish(state: TaskState, report: Report, status: TaskStatus, now: int) -> T
         message=state.message if report.message is None else report.message,
         eta=0 if status is COMPLETED else None,
         result=_result(state, report, status),
-        error=error,
+        error=_error(report, status),
     )
+
+
+def _error(report: Report, status: TaskStatus) -> TaskError | None:
+    if status is COMPLETED:
+        return None
+    if status is CANCELLED:  # whoever cancelled may say why, but the code is the contract's
+        return CANCELLED_ERROR if report.error is None else replace(report.error, code=CANCELLED_ERROR.code)
+    return NO_REASON if report.error is None else report.error
 
 
 def _result(state: TaskState, report: Report, status: TaskStatus) -> TaskResult | None:

@@ -1,4 +1,4 @@
-"""The hub's end of one connection: writes while it flows, conflates while it is congested, gives up when too far behind.
+"""The hub's end of one connection: writes while it flows, conflates while it is congested, and has a limit.
 
 A congested connection costs memory for what it must still get, and no more: of progress only the newest per topic is
 kept, state changes and endings are kept all. Kept frames are the very bytes that the other connections got.
@@ -35,7 +35,9 @@ class Receiver(Protocol):
 class Outlet:
     """One connection. ``write`` sends now; ``overflow`` is called once when more than ``limit`` bytes are kept."""
 
-    __slots__ = ("_kept", "_kept_bytes", "_limit", "_overflow", "_serial", "_stats", "batcher", "congested", "subs", "write")
+    __slots__ = (
+        "_kept", "_kept_bytes", "_limit", "_overflow", "_serial", "_stats", "batcher", "congested", "subs", "write",
+    )  # fmt: skip
 
     def __init__(self, write: Write, *, limit: int, overflow: Callable[[], None], stats: OutletStats) -> None:
         self.write = write

@@ -1,4 +1,4 @@
-"""What the hub asks of others: views and framings to make bytes, a broker to hear of other nodes, a loader of states."""
+"""What the hub asks of others: views and framings that make bytes, a broker of news, a loader of states."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -7,7 +7,7 @@ from taskwire.core.events import Event
 
 
 class View(Protocol):
-    """How a contract shows an event to one kind of subscriber. One object per contract and role, compared by identity."""
+    """How a contract shows an event to one kind of subscriber; one object per contract and role."""
 
     def encode(self, event: Event) -> bytes | None:
         """The message as the contract writes it, before transport framing; None: this view shows nothing of it."""

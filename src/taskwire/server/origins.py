@@ -34,7 +34,7 @@ def _loopback(host: str) -> bool:
 
 
 class TrustedProxies:
-    """The proxies whose ``X-Forwarded-For`` is believed. Raises ValueError for an entry that is no address or network."""
+    """The proxies whose ``X-Forwarded-For`` is believed. Raises ValueError for an entry that is no network."""
 
     def __init__(self, entries: Sequence[str]) -> None:
         self._networks: list[Network] = [ipaddress.ip_network(entry, strict=False) for entry in entries]

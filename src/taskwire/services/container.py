@@ -1,5 +1,6 @@
 """All services of a node in one place, for the server and the API to use."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskwire.hub.hub import Hub
@@ -28,3 +29,7 @@ class Services:
     accounts: AccountService
     dispatcher: Dispatcher
     retention: Retention
+    clock: Callable[[], int]
+    """The time, in ms since 1970 UTC."""
+    absolute: Callable[[str], str]
+    """Makes the URL of a file of ours absolute; leaves others as they are."""

@@ -1,8 +1,8 @@
 """Runs the work that providers do in this process: takes tasks from the database by lease, and sees each to its end.
 
-The database is the queue, so nothing is lost with a process: a node holds a lease on what it works on and renews it; when
-it dies, the lease runs out (or the same node comes back) and the task is taken up again as a new attempt. A node that
-lost its lease without noticing cannot do harm: its reports name an attempt that is over.
+The database is the queue, so nothing is lost with a process: a node holds a lease on what it works on and renews it;
+when it dies, the lease runs out (or the same node comes back) and the task is taken up again as a new attempt. A node
+that lost its lease without noticing cannot do harm: its reports name an attempt that is over.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """One per node. ``node`` names it; tasks that were leased to the same name before a restart are taken back at once."""
+    """One per node. ``node`` names it; what was leased to that name before a restart is taken back at once."""
 
     def __init__(
         self,
@@ -36,7 +36,9 @@ class Dispatcher:
     ) -> None:
         self._tasks = tasks
         self._reader = reader
-        self._runners = {name: provider for name, provider in providers.items() if isinstance(provider, Runner)}
+        self._runners = {
+            name: provider for name, provider in providers.items() if isinstance(provider, Runner)
+        }
         self._node = node
         self._clock = clock
         self._lease_ms = int(lease * 1000)
@@ -156,7 +158,9 @@ class Dispatcher:
             log.info("dispatch.superseded", task_id=task.spec.id, attempt=attempt)
         except Exception as error:
             log.exception("dispatch.attempt_failed", task_id=task.spec.id, attempt=attempt)
-            reason = TaskError("PROVIDER_ERROR", f"{task.spec.provider} failed: {type(error).__name__}", None, True)
+            reason = TaskError(
+                "PROVIDER_ERROR", f"{task.spec.provider} failed: {type(error).__name__}", None, True
+            )
             await self._send(task.spec.id, Report(status=FAILED, error=reason, attempt=attempt), actor)
 
     async def _send(self, id: str, report: Report, actor: str) -> Reported | None:

@@ -13,7 +13,9 @@ class BatchLoader(Generic[T]):
     A look-up never joins a query that began before it was asked for, so what it gives is as new as the question.
     """
 
-    def __init__(self, fetch: Callable[[Sequence[str]], Awaitable[dict[str, T]]], *, limit: int = 1000) -> None:
+    def __init__(
+        self, fetch: Callable[[Sequence[str]], Awaitable[dict[str, T]]], *, limit: int = 1000
+    ) -> None:
         self._fetch = fetch
         self._limit = limit
         self._waiting: dict[str, asyncio.Future[T | None]] = {}
@@ -35,7 +37,7 @@ class BatchLoader(Generic[T]):
             taken = {id: self._waiting.pop(id) for id in ids}
             try:
                 found = await self._fetch(ids)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, those who asked get it
                 for future in taken.values():
                     future.set_exception(error)
                     future.exception()  # everybody may have gone; that is no unhandled error

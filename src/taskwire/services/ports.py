@@ -1,4 +1,4 @@
-"""What the services ask of providers. A provider implements ``Provider`` and the small interfaces for what more it can do."""
+"""What the services ask of providers: ``Provider``, and small interfaces for what one may be able to do beside."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from taskwire.core.tasks import Report, Task
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
@@ -19,7 +20,7 @@ class ProviderConfig:
 
 
 SendReport = Callable[[Report], Awaitable[None]]
-"""Takes a report of the attempt that is run, and returns after its commit. Raises ``Superseded`` when the attempt is over."""
+"""Takes a report of the attempt that is run, returns after its commit; raises ``Superseded`` if the attempt is over."""
 
 
 class Superseded(Exception):

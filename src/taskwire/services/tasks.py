@@ -32,7 +32,6 @@ from taskwire.store.entities import Command, EntityTable, Guard
 from taskwire.store.tasks import TaskFilter, TaskReader, TimelineEntry, task_event
 from taskwire.store.writer import Writer
 
-
 INTERRUPTED = TaskError("INTERRUPTED", "The work was interrupted too often.", None, True)
 
 
@@ -97,11 +96,11 @@ class TaskService:
     ) -> Sequence[Task]:
         """A page of the tasks the caller may see, newest first. ``where``'s owners and teams narrow, never widen."""
         if not principal.is_admin:
-            if where.owner_ids is None and where.team_ids is None:
-                owners, teams = (principal.user_id,), tuple(principal.teams)
-            else:
-                owners = tuple(id for id in where.owner_ids or () if id == principal.user_id)
-                teams = tuple(id for id in where.team_ids or () if id in principal.teams)
+            owners: Sequence[str] = (principal.user_id,)
+            teams: Sequence[str] = tuple(principal.teams)
+            if where.owner_ids is not None or where.team_ids is not None:
+                owners = [id for id in where.owner_ids or () if id in owners]
+                teams = [id for id in where.team_ids or () if id in teams]
             where = replace(where, owner_ids=owners, team_ids=teams)
         return await self._reader.page(where, before=before, limit=limit)
 
@@ -157,7 +156,9 @@ class TaskService:
     async def _check_room(self, provider: str) -> None:
         waiting = await self._reader.waiting(provider)
         if waiting >= self._max_waiting:
-            raise TaskwireError("RATE_LIMITED", f"{waiting} tasks wait for {provider} already.", retry_after=30)
+            raise TaskwireError(
+                "RATE_LIMITED", f"{waiting} tasks wait for {provider} already.", retry_after=30
+            )
 
     async def report(self, principal: Principal, task_id: str, report: Report) -> Reported:
         """Take a producer's report; answers after the commit."""
@@ -220,7 +221,7 @@ class TaskService:
     # For those who run the work
 
     async def interrupted(self, task_id: str, *, actor: str, max_attempts: int) -> Task | None:
-        """Work on the task was cut off: open its next attempt, or fail it after ``max_attempts``. None if it is over."""
+        """Work on it was cut off: open the next attempt, or fail it after ``max_attempts``. None if it is over."""
 
         def apply(task: Task | None, now: int) -> tuple[Task | None, Task | None]:
             if task is None or task.state.finished:

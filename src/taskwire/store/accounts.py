@@ -131,7 +131,7 @@ class Accounts:
             users.c.issuer == issuer, users.c.subject.in_(subjects)
         )
         async with self._database.read() as connection:
-            return {subject: user_id for subject, user_id in await connection.execute(query)}
+            return {row.subject: row.id for row in await connection.execute(query)}
 
     async def access(self, user_ids: Sequence[str]) -> dict[str, Access]:
         """Users and their teams, for many at once, by user id; unknown ids are left out."""
@@ -214,8 +214,8 @@ class Accounts:
     async def delete_team(self, team_id: str) -> list[str] | None:
         """Delete a team; returns the ids of those who were members, None when there was no such team."""
         async with self._database.change() as connection:
-            # The team goes first: from then on nobody can join, so that none is missed.
             members = select(team_members.c.user_id).where(team_members.c.team_id == team_id)
+            # Behind this lock nobody can join, so that no member is missed.
             await connection.execute(select(teams.c.id).where(teams.c.id == team_id).with_for_update())
             ids = list(await connection.scalars(members))
             found = (await connection.execute(delete(teams).where(teams.c.id == team_id))).rowcount > 0

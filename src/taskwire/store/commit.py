@@ -88,7 +88,9 @@ def _read_entities(connection: Connection, batch: Batch) -> None:
         tables[table.kind] = table
         ids = keys.setdefault(table.kind, {})
         ids[command.key] = None
-        if command.guard is not None and (known := batch.guards.get((command.guard.scope, command.guard.key))):
+        if command.guard is not None and (
+            known := batch.guards.get((command.guard.scope, command.guard.key))
+        ):
             ids[known[1]] = None
     for kind, ids in keys.items():
         table = tables[kind]
@@ -139,7 +141,9 @@ def _replay(batch: Batch, command: Command, known: tuple[str, str]) -> Any:
         )
     line = batch.lines.get((command.table.kind, id))
     if line is None or line.entity is None:
-        return TaskwireError("CONFLICT", "What this Idempotency-Key made has been removed since; use a new key.")
+        return TaskwireError(
+            "CONFLICT", "What this Idempotency-Key made has been removed since; use a new key."
+        )
     return line.entity
 
 
@@ -156,6 +160,18 @@ def _use(batch: Batch, guard: Guard, id: str) -> None:
     )
 
 
+def _entry(topic: str, step: Step, log: LogEntry, now: int) -> dict[str, Any]:
+    return {
+        "topic": topic,
+        "revision": step.entity.revision,
+        "attempt": log.attempt,
+        "at": now,
+        "type": log.type,
+        "actor": step.actor,
+        "data": dict(log.data),
+    }
+
+
 def _write(connection: Connection, batch: Batch) -> None:
     inserts: dict[str, tuple[EntityTable, list[Any]]] = {}
     updates: dict[str, tuple[EntityTable, list[Any]]] = {}
@@ -165,19 +181,8 @@ def _write(connection: Connection, batch: Batch) -> None:
             continue
         side = inserts if line.stored is None else updates
         side.setdefault(kind, (line.table, []))[1].append(line.entity)
-        for step in line.steps:
-            if step.log is not None:
-                entries.append(
-                    {
-                        "topic": f"{kind}:{id}",
-                        "revision": step.entity.revision,
-                        "attempt": step.log.attempt,
-                        "at": batch.now,
-                        "type": step.log.type,
-                        "actor": step.actor,
-                        "data": dict(step.log.data),
-                    }
-                )
+        topic = f"{kind}:{id}"
+        entries += [_entry(topic, step, step.log, batch.now) for step in line.steps if step.log is not None]
     for table, entities in inserts.values():
         table.insert(connection, entities)
     for table, entities in updates.values():

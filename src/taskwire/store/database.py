@@ -3,10 +3,10 @@
 SQLite runs in WAL mode. Writers take the write lock when they begin (``BEGIN IMMEDIATE``) and take turns, so that a
 transaction never fails half-way for a lock; readers have connections of their own and are never blocked.
 
-There are two ways in. ``read`` and ``change`` are for ordinary work. ``transact`` and ``query`` are for the update path:
-they run one plain function over a synchronous connection. On SQLite that is one hop to a thread for the whole transaction,
-where aiosqlite needs about ten, each waiting its turn on a busy event loop; docs/decisions/0002-sqlite-threads.md has the
-numbers. On PostgreSQL the same function runs over asyncpg.
+There are two ways in. ``read`` and ``change`` are for ordinary work. ``transact`` and ``query`` are for the update
+path: they run one plain function over a synchronous connection. On SQLite that is one hop to a thread for the whole
+transaction, where aiosqlite needs about ten, each waiting its turn on a busy event loop;
+docs/decisions/0002-sqlite-threads.md has the numbers. On PostgreSQL the same function runs over asyncpg.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from taskwire.core.errors import Unavailable
 
@@ -35,7 +35,12 @@ def is_transient(error: BaseException) -> bool:
     """Whether trying the same transaction again may help (connection lost, database locked, disk full, restart)."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in ("40001", "40P01", "57P03", "53300"):
+    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in (
+        "40001",
+        "40P01",
+        "57P03",
+        "53300",
+    ):
         return True
     return isinstance(error, CONNECTION_ERRORS)
 
@@ -44,17 +49,27 @@ class Database:
     """The two engines over one database URL."""
 
     def __init__(
-        self, url: str, *, pool_size: int = 5, synchronous: Literal["NORMAL", "FULL"] = "FULL", busy_timeout: float = 10
+        self,
+        url: str,
+        *,
+        pool_size: int = 5,
+        synchronous: Literal["NORMAL", "FULL"] = "FULL",
+        busy_timeout: float = 10,
     ) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and self.url.database not in (None, "", ":memory:"):
             Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
-        self._turn = asyncio.Lock()  # SQLite has one writer at a time; waiting here is fair, its busy loop is not
+        self._turn = (
+            asyncio.Lock()
+        )  # SQLite has one writer at a time; waiting here is fair, its busy loop is not
         if self.is_sqlite:
             arguments = {"connect_args": {"timeout": busy_timeout}, "max_overflow": 0}
             plain = self.url.set(drivername="sqlite")
-            plain_arguments = {**arguments, "connect_args": {"timeout": busy_timeout, "check_same_thread": False}}
+            plain_arguments = {
+                **arguments,
+                "connect_args": {"timeout": busy_timeout, "check_same_thread": False},
+            }
             self._writer = create_async_engine(self.url, pool_size=1, **arguments)
             self._reader = create_async_engine(self.url, pool_size=pool_size, **arguments)
             self._plain_writer = create_engine(plain, pool_size=1, **plain_arguments)
@@ -68,7 +83,11 @@ class Database:
         else:
             # One pool for both: PostgreSQL's readers and writers do not block each other. Two are kept for the writer.
             self._writer = create_async_engine(
-                self.url, pool_size=pool_size + 2, max_overflow=0, pool_pre_ping=True, pool_timeout=busy_timeout
+                self.url,
+                pool_size=pool_size + 2,
+                max_overflow=0,
+                pool_pre_ping=True,
+                pool_timeout=busy_timeout,
             )
             self._reader = self._writer
 
@@ -115,7 +134,10 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A transaction: committed at the end of the block, rolled back on an exception. Driver errors pass through."""
-        async with self._turn if self.is_sqlite else contextlib.nullcontext(), self._writer.begin() as connection:
+        async with (
+            self._turn if self.is_sqlite else contextlib.nullcontext(),
+            self._writer.begin() as connection,
+        ):
             yield connection
 
     @asynccontextmanager

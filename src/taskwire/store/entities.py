@@ -66,10 +66,10 @@ class Guard:
 
 @dataclass(slots=True)
 class Command:
-    """A change somebody wants. ``apply(entity or None, now)`` gives (the new entity or the same, the answer).
+    """A change somebody wants. ``apply(entity or None, now)`` gives (the new or the same entity, the answer).
 
-    ``apply`` runs inside the transaction, maybe in another thread, maybe more than once: it must be pure. What it raises
-    becomes the answer; the other commands of the commit are not touched by that.
+    ``apply`` runs inside the transaction, maybe in another thread, maybe more than once: it must be pure. What it
+    raises becomes the answer; the other commands of the commit are not touched by that.
     """
 
     table: EntityTable

@@ -17,6 +17,7 @@ from taskwire.store.schema import metadata
 if TYPE_CHECKING:
     from alembic.config import Config
 
+_FOLDER: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x7461736B77697265  # "taskwire"; PostgreSQL's advisory locks are numbers of 64 bits
 _RETRY: Final = 0.05  # seconds between tries for the lock or the database
 
@@ -122,8 +123,7 @@ def _config() -> "Config":
     from alembic.config import Config
 
     config = Config()
-    folder = str(Path(__file__).parent / "migrations")
-    config.set_main_option("script_location", folder.replace("%", "%%"))  # "%" begins an interpolation
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))  # "%" begins an interpolation
     return config
 
 

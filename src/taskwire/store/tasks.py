@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
+from taskwire.core.codec import state_to_row, task_from_row, task_to_columns
 from taskwire.core.events import Event, Urgency, task_channel, team_channel, user_channel
 from taskwire.core.tasks import PROCESSING, QUEUED, TERMINAL, Task, TaskStatus
 from taskwire.store import schema
-from taskwire.store.codec import state_to_row, task_from_row, task_to_columns
 from taskwire.store.database import Database
 from taskwire.store.entities import LogEntry
 from taskwire.store.statements import statements
@@ -77,7 +77,9 @@ def task_event(task: Task, urgency: Urgency | None = None, committed_at: float =
     rooms: tuple[str, ...] = (user_channel(spec.owner_id),)
     if spec.team_id is not None:
         rooms = (rooms[0], team_channel(spec.team_id))
-    return Event(task_channel(spec.id), task.state.revision, urgency, task, spec.owner_id, rooms, committed_at)
+    return Event(
+        task_channel(spec.id), task.state.revision, urgency, task, spec.owner_id, rooms, committed_at
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +136,19 @@ class TaskReader:
         if before is not None:
             query = query.where(t.id < before)
         if where.owner_ids is not None or where.team_ids is not None:
-            query = query.where(or_(t.owner_id.in_(where.owner_ids or ()), t.team_id.in_(where.team_ids or ())))
+            query = query.where(
+                or_(t.owner_id.in_(where.owner_ids or ()), t.team_id.in_(where.team_ids or ()))
+            )
         if where.statuses:
             query = query.where(t.status.in_([status.value for status in where.statuses]))
         if where.providers:
             query = query.where(t.provider.in_(where.providers))
         if where.text:
             query = query.where(
-                or_(t.title.icontains(where.text, autoescape=True), t.prompt.icontains(where.text, autoescape=True))
+                or_(
+                    t.title.icontains(where.text, autoescape=True),
+                    t.prompt.icontains(where.text, autoescape=True),
+                )
             )
         if where.created_from is not None:
             query = query.where(t.created_at >= where.created_from)
@@ -168,7 +175,7 @@ class TaskReader:
         """How many tasks there are in each status."""
         query = select(schema.tasks.c.status, func.count()).group_by(schema.tasks.c.status)
         rows = await self._database.query(lambda connection: connection.execute(query).all())
-        return {status: count for status, count in rows}
+        return dict(rows)
 
     async def waiting(self, provider: str) -> int:
         """How many tasks wait for ``provider``."""

@@ -59,7 +59,9 @@ class WriterStats:
     commands: int = 0
     changes: int = 0
     failures: int = 0
-    observers: list[Callable[[int, float], None]] = field(default_factory=list)  # (changes, seconds) of each commit
+    observers: list[Callable[[int, float], None]] = field(
+        default_factory=list
+    )  # (changes, seconds) of each commit
 
 
 class Writer:
@@ -158,7 +160,7 @@ class Writer:
                 self._forget(placed)
                 if is_transient(error):
                     if time.monotonic() + delay > deadline:
-                        log.error("store.unavailable", commands=len(placed), error=type(error).__name__)
+                        log.exception("store.unavailable", commands=len(placed))
                         self._refuse(placed, Unavailable("The database cannot be reached right now."))
                         return
                     await asyncio.sleep(delay)
@@ -169,7 +171,7 @@ class Writer:
                     await self._commit(placed[:half])
                     await self._commit(placed[half:])
                     return
-                log.error("writer.command_failed", key=placed[0][0].key, exc_info=error)
+                log.exception("writer.command_failed", key=placed[0][0].key)
                 self._refuse(placed, TaskwireError("INTERNAL_ERROR"))
                 return
             self._done(placed, batch, time.perf_counter() - started)
@@ -183,10 +185,11 @@ class Writer:
         """After the commit: remember the states, publish the events, answer."""
         self._remember(batch)
         committed_at = time.monotonic()
-        events: list[Event] = []
-        for line in batch.lines.values():
-            for step in line.steps:
-                events.append(line.table.event(step.entity, step.urgency, committed_at))
+        events = [
+            line.table.event(step.entity, step.urgency, committed_at)
+            for line in batch.lines.values()
+            for step in line.steps
+        ]
         stats = self.stats
         stats.commits += 1
         stats.commands += len(placed)

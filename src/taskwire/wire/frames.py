@@ -18,8 +18,10 @@ def text_frame(message: bytes, first: int = 0x81) -> bytes:
 
 
 class Deflate:
-    """permessage-deflate with ``server_no_context_takeover``: a message is compressed by itself, so that the same frame
-    serves every connection with the same window. Messages below ``min_size``, and those that would grow, go as they are.
+    """permessage-deflate with ``server_no_context_takeover``: each message is compressed by itself.
+
+    So the same frame serves every connection with the same window. Messages below ``min_size``, and those that would
+    grow, go as they are.
     """
 
     __slots__ = ("bits", "min_size")

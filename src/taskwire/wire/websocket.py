@@ -46,7 +46,7 @@ class BinaryMessage:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The peer closed, or broke the protocol. ``code`` as on the wire; 1005 and 1006 as RFC 6455 section 7.4.1 has them."""
+    """The peer closed, or broke the protocol. ``code`` as on the wire, 1005 or 1006 (RFC 6455 section 7.4.1)."""
 
     code: int
     reason: str
@@ -111,7 +111,11 @@ class WebSocketSession:
                 self._message(data, found)
         elif opcode is Opcode.CLOSE:
             received = self._protocol.close_rcvd
-            self._close(found, 1005 if received is None else received.code, "" if received is None else received.reason)
+            self._close(
+                found,
+                1005 if received is None else received.code,
+                "" if received is None else received.reason,
+            )
 
     def _message(self, data: bytes, found: list[WebSocketEvent]) -> None:
         if self._closed:

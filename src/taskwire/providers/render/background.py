@@ -74,7 +74,7 @@ def _middles(cells: int) -> Floats:
 
 def _step(values: Floats) -> Floats:
     """A soft step from 0 to 1 around 0."""
-    return 0.5 + 0.5 * np.tanh(values / 2)
+    return np.asarray(0.5 + 0.5 * np.tanh(values / 2))
 
 
 class Background:
@@ -106,7 +106,7 @@ class Background:
         u, v = self.x / half_width, self.y / half_height
         vignette = 1 - 0.30 * np.clip((u * u + v * v) / 2, 0, 1) ** 1.2
         scrim = 1 - 0.26 * np.clip((v + 0.35) / 1.35, 0, 1)
-        return (vignette * scrim).astype(np.float32)
+        return np.asarray(vignette * scrim, np.float32)
 
     def field(self, seconds: float) -> Floats:
         """Return planes Y, Cb, Cr (3 x rows x columns), 8-bit units, at a moment of the clip."""
@@ -154,7 +154,7 @@ class Background:
         """Four ridges, each in front of the other, sliding at different speeds."""
         p = self.phase
         ridges: list[Floats] = []
-        visible = np.ones(np.broadcast_shapes(x.shape, y.shape), np.float32)
+        visible: Floats = np.ones(np.broadcast_shapes(x.shape, y.shape), np.float32)
         for k in (3, 2, 1, 0):  # nearest first: it hides those behind
             speed = 0.22 + 0.13 * k
             crest = (

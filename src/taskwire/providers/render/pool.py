@@ -168,7 +168,7 @@ class RenderPool:
         for worker in (*self._busy, *self._idle):
             worker.kill()
         await self._empty.wait()
-        await asyncio.gather(*(worker.ended() for worker in self._idle), *self._retiring)
+        await asyncio.gather(*(worker.stop() for worker in self._idle), *self._retiring)
         self._idle.clear()
 
     async def _wait_for_slot(self) -> None:
@@ -256,8 +256,7 @@ class RenderPool:
         """Kill a worker and clear up after it; the next job gets a new one."""
 
         async def retire() -> None:
-            worker.kill()
-            await worker.ended()
+            await worker.stop()
             if directory is not None:
                 await asyncio.to_thread(remove_part_files, directory)
 

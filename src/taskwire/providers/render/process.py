@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 MAX_LINE = 1 << 16  # bytes of one line from a worker
+_DYING = 1.0  # seconds that a process gets from closing its output to being gone
 _LOGGED = 4096  # bytes of a worker's stderr that are logged at a time
 
 _log = logging.getLogger(__name__)
@@ -72,11 +73,18 @@ class WorkerProcess:
             raise WorkerLost from None
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
-    async def ended(self) -> None:
-        """Wait until the process is gone and its output was logged."""
+    async def stop(self) -> None:
+        """Kill the process; return when it is gone and what it printed was logged."""
+        if self._stdout.at_eof():
+            # It ended by itself. Popen.kill() would fetch the exit status and so take it from asyncio's watcher.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DYING):
+                    await self._process.wait()
+        self.kill()
         self._stdin.close()
         await self._process.wait()
         await self._log

@@ -1,4 +1,4 @@
-"""The *tasks* contract (contracts.md, 2 and 3): JSON messages ``{type, id?, timestamp?, payload}`` over a text socket."""
+"""The *tasks* contract (contracts.md, 2 and 3): JSON messages ``{type, id?, timestamp?, payload}`` as text."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -21,11 +21,19 @@ from taskwire.wire.commands import (
     Subscribe,
     Unsubscribe,
 )
+from taskwire.wire.dialect import EventView
 
 Clock = Callable[[], int]
 Absolute = Callable[[str], str]
 
-TYPES: Final = ("auth", "subscribe_task", "unsubscribe_task", "requestTaskStatus", "requestMultipleTaskStatus", "ping")
+TYPES: Final = (
+    "auth",
+    "subscribe_task",
+    "unsubscribe_task",
+    "requestTaskStatus",
+    "requestMultipleTaskStatus",
+    "ping",
+)
 _MAX_TOKEN: Final = 16_384
 _MAX_ID: Final = 256  # of a message
 
@@ -40,7 +48,12 @@ def _message(type: str, payload: Mapping[str, Any], now: int, id: Any = None) ->
 def _error(error: TaskError | None) -> dict[str, Any] | None:
     if error is None:
         return None
-    return {"code": error.code, "message": error.message, "details": error.details, "retryable": error.retryable}
+    return {
+        "code": error.code,
+        "message": error.message,
+        "details": error.details,
+        "retryable": error.retryable,
+    }
 
 
 class _Encoder:
@@ -141,9 +154,10 @@ class TasksDialect:
 
     def __init__(self, clock: Clock, absolute: Absolute) -> None:
         self._clock = clock
-        self.task_view = _TaskView(clock, absolute)
-        self.room_view = _RoomView(clock, absolute)
-        self.batch_view = _BatchView(clock, absolute)
+        self._encoder = _Encoder(clock, absolute)
+        self.task_view: EventView = _TaskView(clock, absolute)
+        self.room_view: EventView = _RoomView(clock, absolute)
+        self.batch_view: EventView = _BatchView(clock, absolute)
 
     # Client to server
 
@@ -155,10 +169,10 @@ class TasksDialect:
         if not isinstance(message, dict):
             raise BadMessage(_bad("wanted a JSON object {type, payload}"))
         id = message.get("id")
-        if id is not None and not (isinstance(id, str) and len(id) <= _MAX_ID):
-            # The contract has text here; a number is a likely slip and harmless, so it is echoed as well.
-            if isinstance(id, bool) or not isinstance(id, int | float):
-                raise BadMessage(_bad(f"`id`: wanted text of at most {_MAX_ID} characters"))
+        # The contract has text here; a number is a likely slip and harmless, so it is echoed as well.
+        number = isinstance(id, int | float) and not isinstance(id, bool)
+        if id is not None and not number and not (isinstance(id, str) and len(id) <= _MAX_ID):
+            raise BadMessage(_bad(f"`id`: wanted text of at most {_MAX_ID} characters"))
         try:
             return Request(_command(message), id)
         except TaskwireError as error:
@@ -176,13 +190,17 @@ class TasksDialect:
         return _message("authSuccess", payload, self._clock(), request.id)
 
     def subscribed(self, request: Request, task_id: str) -> bytes:
-        return _message("subscribeSuccess", {"videoId": task_id, "subscribed": True}, self._clock(), request.id)
+        return _message(
+            "subscribeSuccess", {"videoId": task_id, "subscribed": True}, self._clock(), request.id
+        )
 
     def unsubscribed(self, request: Request, task_id: str) -> bytes:
-        return _message("unsubscribeSuccess", {"videoId": task_id, "subscribed": False}, self._clock(), request.id)
+        return _message(
+            "unsubscribeSuccess", {"videoId": task_id, "subscribed": False}, self._clock(), request.id
+        )
 
     def state(self, request: Request, event: Event, stale: str | None) -> bytes:
-        payload = self.room_view.updated(event.entity)
+        payload = self._encoder.updated(event.entity)
         if stale is not None:
             payload |= {"stale": True, "staleReason": stale}
         return _message("taskUpdated", payload, self._clock(), request.id)

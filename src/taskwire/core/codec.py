@@ -1,9 +1,18 @@
 """Tasks as rows and back: the JSON forms in which entities are stored and travel between nodes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from taskwire.core.events import Event, Urgency
 from taskwire.core.tasks import Task, TaskError, TaskResult, TaskSpec, TaskState, TaskStatus, normal_number
+
+
+TASK_COLUMNS: Final = (
+    "id", "owner_id", "team_id", "provider", "title", "description", "prompt", "options", "metadata", "created_at",
+    "queued_at", "updated_at", "revision", "attempt", "status", "progress", "current_step", "total_steps", "message",
+    "eta", "started_at", "finished_at", "result", "error",
+)  # fmt: skip
+"""The columns of a task in the order in which ``task_from_row`` takes them."""
 
 
 def result_to_json(result: TaskResult | None) -> dict[str, Any] | None:
@@ -35,7 +44,12 @@ def result_from_json(value: Mapping[str, Any] | None) -> TaskResult | None:
 def error_to_json(error: TaskError | None) -> dict[str, Any] | None:
     if error is None:
         return None
-    return {"code": error.code, "message": error.message, "details": error.details, "retryable": error.retryable}
+    return {
+        "code": error.code,
+        "message": error.message,
+        "details": error.details,
+        "retryable": error.retryable,
+    }
 
 
 def error_from_json(value: Mapping[str, Any] | None) -> TaskError | None:
@@ -81,3 +95,25 @@ def task_from_row(row: Sequence[Any]) -> Task:
         result=result_from_json(row[22]), error=error_from_json(row[23]),
     )  # fmt: skip
     return Task(spec, state)
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """An event of a task as nodes tell it to each other."""
+    task: Task = event.entity
+    columns = task_to_columns(task)
+    return {
+        "topic": event.topic,
+        "urgency": int(event.urgency),
+        "owner": event.owner_id,
+        "rooms": event.rooms,
+        "task": [columns[name] for name in TASK_COLUMNS],
+    }
+
+
+def event_from_json(value: Mapping[str, Any]) -> Event:
+    """The event of ``event_to_json``. Raises KeyError, ValueError or TypeError for anything else."""
+    task = task_from_row(value["task"])
+    return Event(
+        str(value["topic"]), task.state.revision, Urgency(value["urgency"]), task, str(value["owner"]),
+        tuple(map(str, value["rooms"])),
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""``taskwire serve``: run the server."""
+
+from urllib.parse import unquote, urlsplit
+
+import typer
+
+from taskwire import logs
+from taskwire.cli import effective
+from taskwire.cli.config import overrides
+from taskwire.cli.options import BrokerUrl, ConfigFile, Data, DatabaseUrl, Demo, Listen
+from taskwire.cli.output import note
+from taskwire.settings import Settings
+
+
+def serve(
+    context: typer.Context,
+    demo: Demo = None,
+    listen: Listen = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+    broker: BrokerUrl = None,
+    config: ConfigFile = None,
+) -> None:
+    """Run the server until Ctrl-C or SIGTERM.
+
+    Everything else is set by environment variables, a `.env` file or a TOML file; `taskwire config` shows what is in
+    effect. With nothing given it keeps all in `./data` and listens on 127.0.0.1:3000.
+    """
+    settings = effective.load(**overrides(demo, listen, data, database, broker, config))
+    effective.check(settings)
+    logs.configure(settings.log_format, "debug" if context.obj == "debug" else settings.log_level)
+    _register_secrets(settings)
+    for name, near in effective.unknown_variables().items():
+        note(f"taskwire: {name} is no setting{f'; is {near} meant?' if near else '.'}", style="yellow")
+    # Imported here: no other command should wait for the server's libraries.
+    from taskwire.server.main import run
+
+    raise typer.Exit(run(settings))
+
+
+def _register_secrets(settings: Settings) -> None:
+    """Have every configured secret masked in the log, wherever it turns up."""
+    for secret in (settings.secret, settings.admin_password, settings.ws_auth_token):
+        logs.register_secret(secret)
+    for url in (settings.database, settings.broker):
+        password = urlsplit(url).password or ""
+        logs.register_secret(password)
+        logs.register_secret(unquote(password))

@@ -1,0 +1,27 @@
+"""Which contract a WebSocket request means, by its path, query and subprotocols (contracts.md, "Who is who")."""
+
+from collections.abc import Sequence
+from urllib.parse import parse_qs, urlsplit
+
+NATIVE_SUBPROTOCOL = "taskwire.v1"
+
+
+def contract_of(target: str, subprotocols: Sequence[str]) -> str | None:
+    """The name of the contract for a request target such as ``/ws?token=…``; None if the path is not ours."""
+    try:
+        parts = urlsplit(target)
+        query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=50)
+    except ValueError:
+        return None
+    path = parts.path.rstrip("/") or "/"
+    if path == "/ws/tasks":
+        return "tasks"
+    if path == "/ws/jobs":
+        return "jobs"
+    if path != "/ws":
+        return None
+    if "EIO" in query:
+        return "tasks-socketio"
+    if NATIVE_SUBPROTOCOL in subprotocols:
+        return "native"
+    return "jobs" if "token" in query else "tasks"
