@@ -102,10 +102,16 @@ def start_and_be_killed(program: str) -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 def test_what_is_spawned_dies_with_the_tests() -> None:
-    program = (
-        "from tests.support.processes import spawn; print(spawn(['sleep', '1000']).pid, flush=True); input()"
-    )
-    program = program.replace("input()", "import time; time.sleep(1000)")
+    program = """if True:
+        import time
+        from pathlib import Path
+        from tests.support.processes import spawn
+        from tests.support.timing import eventually
+        pid = spawn(["sleep", "1000"]).pid
+        eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\\n")
+        print(pid, flush=True)
+        time.sleep(1000)
+        """
     (pid,) = start_and_be_killed(program)
     eventually(lambda: not running(int(pid)))
 

@@ -19,7 +19,7 @@ step() {
 
 lint() {
     step "ruff check" .venv/bin/python -m ruff check
-    step "ruff format --check" .venv/bin/python -m ruff format --check --quiet
+    step "ruff format --check" .venv/bin/python -m ruff format --check
     step "mypy --strict" .venv/bin/python -m mypy
     step "import-linter" .venv/bin/lint-imports --no-cache --no-logo
 }

@@ -31,7 +31,7 @@ def job(directory: Path, **changes: Any) -> RenderJob:
 
 def endless(directory: Path, identity: str = "endless") -> RenderJob:
     """A job that is still running when the test has long ended."""
-    return job(directory, id=identity, width=1920, height=1080, fps=60, seconds=60)
+    return job(directory, id=identity, width=1920, height=1080, fps=60, seconds=3600)
 
 
 def nothing(_: RenderProgress) -> None:
@@ -223,7 +223,7 @@ async def test_cancelling_twice_still_clears_up(tmp_path: Path) -> None:
 
 async def test_cancelling_a_waiting_job_disturbs_nobody(tmp_path: Path) -> None:
     async with open_pool() as pool:
-        first = Running(pool, job(tmp_path / "1", width=640, height=360, seconds=10))
+        first = Running(pool, job(tmp_path / "1", width=640, height=360, seconds=60))
         await first.begun()
         second, third = Running(pool, job(tmp_path / "2")), Running(pool, job(tmp_path / "3"))
         await eventually_async(lambda: pool.waiting == 2, 60)
@@ -231,7 +231,7 @@ async def test_cancelling_a_waiting_job_disturbs_nobody(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await second.task
         assert pool.waiting == 1
-        assert (await first.task).frames == 120
+        assert (await first.task).frames == 720
         assert (await third.task).frames == 24
         assert live_workers(pool) == 1
     assert second.seen == []
@@ -254,7 +254,7 @@ async def test_a_killed_worker_fails_its_job_and_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_pool(2) as pool:
-        other = Running(pool, job(tmp_path / "other", width=640, height=360, seconds=10))
+        other = Running(pool, job(tmp_path / "other", width=640, height=360, seconds=200))
         await other.begun()
         (healthy,) = pool.pids
         running = Running(pool, endless(tmp_path / "victim"))
@@ -267,7 +267,7 @@ async def test_a_killed_worker_fails_its_job_and_is_replaced(
         assert caught.value.details == {"exitStatus": -9}
         assert names(tmp_path / "victim") == []
         assert (await pool.render(job(tmp_path), nothing)).frames == 24
-        assert (await other.task).frames == 120
+        assert (await other.task).frames == 2400
     assert f"pid {victim}" in caplog.text
 
 
@@ -424,7 +424,7 @@ async def main():
     def note(progress):
         if progress.frame == 1:
             print(*pool.pids, flush=True)
-    jobs = [RenderJob(str(n), "Cats", 1920, 1080, 60, 60, Path(sys.argv[1]) / str(n)) for n in range(2)]
+    jobs = [RenderJob(str(n), "Cats", 1920, 1080, 60, 3600, Path(sys.argv[1]) / str(n)) for n in range(2)]
     await asyncio.gather(*(pool.render(job, note) for job in jobs))
 
 asyncio.run(main())
@@ -460,7 +460,7 @@ async def test_control_c_reaches_the_parent_alone(tmp_path: Path) -> None:
         "async def main():\n"
         "    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: print('caught', flush=True))\n"
         "    pool = RenderPool(1)\n"
-        "    job = RenderJob('a', 'Cats', 640, 360, 24, 20, Path(sys.argv[1]))\n"
+        "    job = RenderJob('a', 'Cats', 640, 360, 24, 60, Path(sys.argv[1]))\n"
         "    note = lambda progress: progress.frame == 1 and print('begun', flush=True)\n"
         "    result = await pool.render(job, note)\n"
         "    print(result.frames, flush=True)\n"
@@ -475,7 +475,7 @@ async def test_control_c_reaches_the_parent_alone(tmp_path: Path) -> None:
         async with asyncio.timeout(LIMIT):
             assert await parent.stdout.readline() == b"begun\n"
             os.killpg(parent.pid, signal.SIGINT)
-            assert await parent.stdout.read() == b"caught\n480\n"
+            assert await parent.stdout.read() == b"caught\n1440\n"
             assert await parent.wait() == 0
     finally:
         if parent.returncode is None:

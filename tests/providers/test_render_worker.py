@@ -30,7 +30,7 @@ def job(directory: Path, /, **changes: Any) -> dict[str, Any]:
 
 def endless(directory: Path) -> dict[str, Any]:
     """A job that is still running when the test has long ended."""
-    return job(directory, width=1920, height=1080, fps=60, seconds=60)
+    return job(directory, width=1920, height=1080, fps=60, seconds=3600)
 
 
 def alive(pid: int) -> bool:
@@ -213,7 +213,7 @@ def test_the_end_of_stdin_ends_a_render_and_removes_its_files(tmp_path: Path) ->
 
 def test_signals_for_the_whole_group_are_left_to_the_parent(tmp_path: Path) -> None:
     with worker() as running:
-        running.send(job(tmp_path, width=640, height=360, seconds=20))
+        running.send(job(tmp_path, width=640, height=360, seconds=60))
         running.read_until("progress")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             running.process.send_signal(number)

@@ -100,7 +100,7 @@ async def test_hashes_of_other_parameters_are_to_be_renewed(passwords: Passwords
 
 @pytest.mark.parametrize("password", ["1234567", "x" * (MAX_LENGTH + 1), "\udfff" * 8])
 def test_rules(passwords: Passwords, password: str) -> None:
-    with pytest.raises(InvalidRequest, match="^The password must"):
+    with pytest.raises(InvalidRequest, match=r"^The password must"):
         passwords.check_rules(password)
     passwords.check_rules("12345678")
     passwords.check_rules("x" * MAX_LENGTH)

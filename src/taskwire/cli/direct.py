@@ -100,7 +100,8 @@ def sqlite_file(settings: Settings) -> Path | None:
 
 def shown(database: Database) -> str:
     """The database's address without its password."""
-    return database.url.render_as_string(hide_password=True)
+    url = database.url.set(drivername=database.url.get_backend_name())  # as people write it
+    return url.render_as_string(hide_password=True)
 
 
 async def find_user(accounts: AccountService, name: str) -> User:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from taskwire.cli import effective
 from taskwire.cli.config import overrides
-from taskwire.cli.direct import sqlite_file
+from taskwire.cli.direct import shown, sqlite_file
 from taskwire.cli.options import BrokerUrl, ConfigFile, Data, DatabaseUrl, Demo, Json, Listen
 from taskwire.cli.output import console, plain, print_json, size
 from taskwire.cli.version import library_versions
@@ -121,13 +121,13 @@ def _python() -> Iterator[Check]:
 def _libraries() -> Iterator[Check]:
     found = library_versions()
     missing = [name for name, number in found.items() if number == "missing"]
-    shown = ", ".join(f"{name} {number}" for name, number in found.items())
+    versions = ", ".join(f"{name} {number}" for name, number in found.items())
     if missing:
         yield Check(
-            Level.FAIL, "libraries", shown, f"Install taskwire anew: {', '.join(missing)} is missing."
+            Level.FAIL, "libraries", versions, f"Install taskwire anew: {', '.join(missing)} is missing."
         )
     else:
-        yield Check(Level.OK, "libraries", shown)
+        yield Check(Level.OK, "libraries", versions)
 
 
 def _encoder() -> Check:
@@ -218,7 +218,7 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
         yield Check(Level.OK, "database", f"{file} will be made at the first start")
         return
     database = Database(settings.database_url, pool_size=1, busy_timeout=_PATIENCE)
-    address = database.url.render_as_string(hide_password=True)
+    address = shown(database)
     try:
         async with asyncio.timeout(_PATIENCE):
             missing = await pending(database)
@@ -245,7 +245,7 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
 async def _broker(settings: Settings) -> Check:
     from taskwire.brokers import create_broker
 
-    shown = mask_text(settings.broker)
+    address = mask_text(settings.broker)
     cure = "Start it, or mend TASKWIRE_BROKER."
     try:
         broker = create_broker(settings.broker)
@@ -257,12 +257,12 @@ async def _broker(settings: Settings) -> Check:
         async with asyncio.timeout(_PATIENCE):
             await broker.ping()
     except TimeoutError:
-        return Check(Level.FAIL, "broker", f"{shown} does not answer", cure)
+        return Check(Level.FAIL, "broker", f"{address} does not answer", cure)
     except (TaskwireError, OSError) as error:
-        return Check(Level.FAIL, "broker", f"{shown}: {mask_text(str(error))}", cure)
+        return Check(Level.FAIL, "broker", f"{address}: {mask_text(str(error))}", cure)
     finally:
         await broker.close()
-    return Check(Level.OK, "broker", shown)
+    return Check(Level.OK, "broker", address)
 
 
 async def _port(host: str, port: int) -> Check:

@@ -43,22 +43,24 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, flexib
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in columns:
         table.add_column(name, no_wrap=True, overflow="ellipsis" if name == flexible else "fold")
-        if flexible and name != flexible:
-            table.columns[-1].min_width = 1
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
-    console().print(table)
+    out = console()
+    with out.capture() as captured:
+        out.print(table)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
     """Names and values below each other; those without a value are left out."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in fields:
-        if value not in (None, "", [], {}):
-            table.add_row(name, value if isinstance(value, Text) else Text(plain(value)))
-    console().print(table)
+    shown = [(name, value) for name, value in fields if value not in (None, "", [], {})]
+    width = max(len(name) for name, _ in shown)
+    out = console()
+    for name, value in shown:
+        line = Text(f"{name:<{width}}  ", style="bold")
+        line.append(value if isinstance(value, Text) else Text(plain(value), style="not bold"))
+        out.print(line, soft_wrap=True)  # the terminal wraps, so that an address can be copied whole
 
 
 def note(text: str, *, style: str = "") -> None:

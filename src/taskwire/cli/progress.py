@@ -162,7 +162,8 @@ class Bars:
 
     def _picture(self) -> RenderableType:
         wide = self._out.width >= 100
-        table = Table.grid(padding=(0, 1), expand=True)
+        table = Table.grid(padding=(0, 1))
+        table.width = self._out.width - 3  # leaves room for the ^C that a terminal writes, which else wraps
         table.add_column(width=1)
         table.add_column(width=40 if wide else 20, no_wrap=True, overflow="ellipsis")
         table.add_column(ratio=1, min_width=8)

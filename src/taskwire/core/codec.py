@@ -6,7 +6,6 @@ from typing import Any, Final
 from taskwire.core.events import Event, Urgency
 from taskwire.core.tasks import Task, TaskError, TaskResult, TaskSpec, TaskState, TaskStatus, normal_number
 
-
 TASK_COLUMNS: Final = (
     "id", "owner_id", "team_id", "provider", "title", "description", "prompt", "options", "metadata", "created_at",
     "queued_at", "updated_at", "revision", "attempt", "status", "progress", "current_step", "total_steps", "message",
@@ -110,10 +109,13 @@ def event_to_json(event: Event) -> dict[str, Any]:
     }
 
 
-def event_from_json(value: Mapping[str, Any]) -> Event:
-    """The event of ``event_to_json``. Raises KeyError, ValueError or TypeError for anything else."""
-    task = task_from_row(value["task"])
-    return Event(
-        str(value["topic"]), task.state.revision, Urgency(value["urgency"]), task, str(value["owner"]),
-        tuple(map(str, value["rooms"])),
-    )  # fmt: skip
+def event_from_json(value: Any) -> Event:
+    """The event of ``event_to_json``. Raises ValueError for anything else."""
+    try:
+        task = task_from_row(value["task"])
+        return Event(
+            str(value["topic"]), task.state.revision, Urgency(value["urgency"]), task, str(value["owner"]),
+            tuple(map(str, value["rooms"])),
+        )  # fmt: skip
+    except (AttributeError, LookupError, TypeError, OverflowError) as error:
+        raise ValueError("wanted an event as event_to_json makes it") from error

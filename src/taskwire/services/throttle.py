@@ -25,7 +25,7 @@ class Throttle:
     def retry_after(self, key: str, now: float) -> float:
         """Seconds until ``key`` may try again; 0: it may now."""
         start, count = self._keys.get(key, (now, 0))
-        return max(0.0, start + self._window - now) if count >= self._limit else 0.0
+        return max(0.0, self._window - (now - start)) if count >= self._limit else 0.0
 
     def hit(self, key: str, now: float) -> None:
         """Count one failure. Count an attempt before its outcome is known, and ``forgive`` it if it succeeds:

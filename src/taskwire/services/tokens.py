@@ -112,9 +112,10 @@ class Tokens:
         algorithm = header.get("alg")
         if algorithm == ALGORITHM and issuer == ISSUER:
             return self._verify_own(token, now)
-        if self._keys is not None and algorithm in self._algorithms and issuer == self.issuer:
+        if self._keys is not None and issuer == self.issuer and isinstance(algorithm, str):
             kid = header.get("kid", "")
-            key = await self._keys.find(kid, str(algorithm)) if isinstance(kid, str) else None
+            known = algorithm in self._algorithms and isinstance(kid, str)
+            key = await self._keys.find(kid, algorithm) if known else None
             if key is not None:
                 return self._verify_outside(token, key, now)
         raise TaskwireError("UNAUTHORIZED")
@@ -212,7 +213,5 @@ def _milliseconds(value: object) -> int | None:
 
 
 def _is_text(value: object) -> TypeGuard[str]:
-    """Whether a claim is text that the database can hold."""
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_CLAIM or "\0" in value:
-        return False
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    """Whether a claim is text that the database can hold (what is not Unicode, ``_peek`` has refused)."""
+    return isinstance(value, str) and 0 < len(value) <= _MAX_CLAIM and "\0" not in value

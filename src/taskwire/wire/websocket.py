@@ -12,7 +12,7 @@ from websockets.extensions.base import ServerExtensionFactory
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING, OPEN, Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -58,7 +58,7 @@ WebSocketEvent = TextMessage | BinaryMessage | Closed | Request
 class WebSocketSession:
     """One connection. First gives the handshake ``Request``, which is answered with ``accept`` or ``reject``."""
 
-    __slots__ = ("_closed", "_min_size", "_parts", "_protocol", "_text")
+    __slots__ = ("_at_boundary", "_closed", "_min_size", "_parts", "_protocol", "_text")
 
     def __init__(self, *, max_size: int, offer_deflate: bool, deflate_min_size: int, logger: Any) -> None:
         self._protocol = ServerProtocol(
@@ -68,6 +68,7 @@ class WebSocketSession:
         self._parts: list[bytes] | None = None
         self._text = False
         self._closed = False
+        self._at_boundary = False
 
     @property
     def open(self) -> bool:
@@ -76,6 +77,8 @@ class WebSocketSession:
 
     def receive(self, data: bytes) -> list[WebSocketEvent]:
         """Take bytes from the peer. Answers to pings and closes wait in ``take``."""
+        if self._protocol.state is CONNECTING:
+            self._at_boundary = data.endswith(b"\r\n\r\n")
         self._protocol.receive_data(data)
         return self._events()
 
@@ -142,7 +145,14 @@ class WebSocketSession:
             self._protocol.subprotocol = Subprotocol(subprotocol)
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
         self._protocol.send_response(response)
-        return response.status_code == 101
+        if response.status_code != 101:
+            return False
+        if self._at_boundary:
+            # The parser that read the handshake would keep the request alive for as long as the connection, which is
+            # about 2 KB; nothing but the request has arrived, so that a fresh one can take over.
+            self._protocol.parser = Protocol.parse(self._protocol)
+            next(self._protocol.parser)
+        return True
 
     def reject(self, status: int, text: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Refuse the handshake with an HTTP response."""

@@ -10,7 +10,7 @@ THUMBNAIL = "thumbnail.jpg"
 def part(directory: Path, name: str) -> Path:
     """Return the temporary name a file has while it is being written.
 
-    It is the same for every attempt, so what a crash leaves behind is overwritten by the next one.
+    It is always the same, so what a crash leaves in a directory is overwritten by the next render into it.
     """
     return directory / f".{name}.part"
 

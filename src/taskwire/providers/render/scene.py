@@ -3,7 +3,7 @@
 Everything is computed in Y'CbCr (BT.709, limited range), the encoder's own format. The background is evaluated on a
 grid of one point per eight pixels in 16 bits and enlarged by swscale, whose ordered dither hides the steps that smooth
 gradients show in 8 bits. Text, its shadow and the footer are one layer made once. Measured at 1280x720 on one core:
-about 2 ms a frame, a fifth of what encoding it takes.
+1.3 ms a frame; encoding it takes 3.5 ms.
 """
 
 from typing import Any, NamedTuple
