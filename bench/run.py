@@ -23,6 +23,9 @@ from bench.results import TASKWIRE, Results
 T = TypeVar("T")
 
 PARTS: Final = ("fanout", "memory", "durable", "reconnect", "crash")
+SIDE_BY_SIDE: Final = {"fanout", "memory"}
+"""The parts that the peers take part in; the others ask for things that only Taskwire does."""
+
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 DEFAULT_MESSAGE_BYTES: Final = 256
 """Size of the peers' messages when Taskwire, whose size they otherwise take, is not measured."""
@@ -37,8 +40,9 @@ class Run:
         self.seed: int = options.seed
         self.results = Results()
         self.peers: list[type[Peer]] = []
+        beside = set(options.only or PARTS) & SIDE_BY_SIDE
         for peer in PEERS:
-            if options.peers and peer.key not in options.peers:
+            if (options.peers and peer.key not in options.peers) or (not beside and peer.key != TASKWIRE):
                 continue
             self.results.labels[peer.key] = peer.label
             if reason := peer.missing():

@@ -1,6 +1,5 @@
 """Settings come from the right place, in the right order, and wrong ones are refused with what was wanted."""
 
-import os
 import tomllib
 from collections.abc import Mapping
 from itertools import combinations
@@ -142,7 +141,7 @@ def test_a_named_toml_file(source: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_unknown_arguments() -> None:
     with pytest.raises(SettingsError, match="no setting `lissten`"):
-        Settings(lissten=("127.0.0.1:1",))  # type: ignore[call-arg]
+        Settings(lissten=("127.0.0.1:1",))
 
 
 @pytest.mark.parametrize(
@@ -161,10 +160,10 @@ def test_unknown_arguments() -> None:
         ("jwks_url", "file:///etc/passwd", "wanted a URL such as"),
         ("trusted_proxies", "10.0.0.0/33", "wanted addresses or networks"),
         ("secret", "short", "wanted 32 characters or more"),
-        ("lease", "nan", ""),
-        ("ws_message_rate", "inf", ""),
-        ("retention_tasks", "-1", ""),
-        ("max_page", "0", ""),
+        ("lease", "nan", "less than or equal"),
+        ("ws_message_rate", "inf", "finite"),
+        ("retention_tasks", "-1", "greater than or equal"),
+        ("max_page", "0", "greater than or equal"),
     ],
 )
 def test_bad_values(name: str, value: str, wanted: str) -> None:
@@ -269,7 +268,3 @@ def test_every_setting_can_be_given_everywhere(monkeypatch: pytest.MonkeyPatch) 
         Path("taskwire.toml").write_text(f"{name} = {shown}\n")
         assert getattr(Settings(), name) == value
         Path("taskwire.toml").unlink()
-
-
-def test_variables_of_others_are_left_alone() -> None:
-    assert not any(name.startswith("TASKWIRE_") and "TEST" not in name for name in os.environ)

@@ -1,7 +1,6 @@
 """An echo server made of Taskwire's WebSocket layer alone: what the Autobahn fuzzing client talks to.
 
-It pumps bytes as ``taskwire.server.websocket`` does: first the replies to what came in, then what the session has to
-write. All messages go out through the framing that was negotiated, so that compressed frames are tested as well.
+All messages go out through the framing that was negotiated, so that compressed frames are tested as well.
 """
 
 import argparse
@@ -43,7 +42,11 @@ class Echo(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        for event in self._wire.receive(data):
+        events = self._wire.receive(data)
+        if self._wire.open:
+            # Pongs go before the replies (RFC 6455 section 5.5.2: as soon as is practical), a close after them.
+            self._flush(transport)
+        for event in events:
             if isinstance(event, TextMessage):
                 transport.write(self._wire.framing(event.text.encode()))
             elif isinstance(event, BinaryMessage):

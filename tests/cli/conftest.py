@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
@@ -42,7 +41,8 @@ def run() -> Run:
     def call(
         *arguments: object, code: int = 0, input: str | None = None, env: Mapping[str, str] | None = None
     ) -> Result:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=input, env=env)
+        words = [str(argument) for argument in arguments]
+        result = CliRunner().invoke(app, words, input=input, env=env, prog_name="taskwire")
         said = f"{arguments} ended with {result.exit_code}:\n{result.stdout}\n{result.stderr}"
         assert result.exit_code == code, said
         assert result.exception is None or isinstance(result.exception, SystemExit), said
@@ -59,7 +59,3 @@ def one_line(result: Result) -> str:
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("taskwire: ")
     return lines[0].removeprefix("taskwire: ")
-
-
-def is_json(value: Any) -> bool:
-    return isinstance(value, dict | list)

@@ -357,6 +357,19 @@ def test_a_closed_connection_leaves_its_batch() -> None:
     assert room.count == 0
 
 
+def test_a_connection_that_leaves_does_not_shorten_the_window_of_the_next() -> None:
+    timer = Timer()
+    clock = BatchClock(0.1, timer)
+    room = open_channel("user:ann")
+    for _ in range(3):
+        connection = Connection()
+        connection.outlet.batcher = Batcher(connection.outlet, join, clock)
+        room.join(connection.outlet, VIEW, plain, batched=True)
+        room.deliver(news("a", room.count))
+        connection.outlet.close()
+    assert len(timer.waiting) == 1
+
+
 @pytest.mark.parametrize("urgency", [STATE, FINAL])
 def test_in_a_batch_a_state_change_takes_the_place_of_progress_before_it(urgency: Urgency) -> None:
     timer = Timer()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import pytest
@@ -103,6 +103,10 @@ def outside(clock: Clock, subject: str, **claims: Any) -> str:
     return jwt.encode(claims, RSA, "RS256", headers={"kid": "r"})
 
 
+async def passes(service: AccountService, token: str) -> bool:
+    return (await service.authenticate(token)).user_id.startswith("user_")
+
+
 async def refused(service: AccountService, token: str) -> str:
     with pytest.raises(TaskwireError) as caught:
         await service.authenticate(token)
@@ -153,7 +157,7 @@ async def test_a_revoked_login_is_refused_at_once(service: AccountService, ada: 
     assert await refused(service, token) == "UNAUTHORIZED"
     with pytest.raises(TaskwireError, match="ended"):
         await service.refresh_principal(principal)
-    assert await service.authenticate((await service.issue_token(ada.id))[0])
+    assert await passes(service, (await service.issue_token(ada.id))[0])
 
 
 async def test_what_another_node_changed_counts_after_a_moment(
@@ -162,7 +166,7 @@ async def test_what_another_node_changed_counts_after_a_moment(
     token, _ = await service.issue_token(ada.id)
     await service.authenticate(token)
     await accounts.change_user(ada.id, {}, revoke=True)
-    assert await service.authenticate(token)
+    assert await passes(service, token)
     clock.advance(3)
     assert await refused(service, token) == "UNAUTHORIZED"
 
@@ -227,7 +231,7 @@ async def test_a_database_that_is_away_is_not_the_tokens_fault(
     accounts.away = True
     assert await refused(service, token) == "UNAVAILABLE"
     accounts.away = False
-    assert await service.authenticate(token)
+    assert await passes(service, token)
 
 
 # API keys
@@ -270,12 +274,12 @@ async def test_a_key_with_another_secret_is_refused(service: AccountService, ada
 
 @given(st.text().map("tw_{}".format) | st.from_regex(r"tw_[0-9a-z]{26}_[0-9a-f]{64}", fullmatch=True))
 def test_any_text_as_a_key_is_refused_and_nothing_else_happens(token: str) -> None:
-    class Empty:
-        async def keys_by_id(self, ids: Sequence[str]) -> dict[str, ApiKey]:
+    class Empty(Accounts):
+        async def keys_by_id(self, key_ids: Sequence[str]) -> dict[str, ApiKey]:
             return {}
 
     async def run() -> str:
-        service = make_service(Empty(), Clock())  # type: ignore[arg-type]
+        service = make_service(Empty(cast(Database, None)), Clock())
         try:
             return await refused(service, token)
         finally:
@@ -307,7 +311,7 @@ async def test_the_key_of_a_disabled_user_is_refused(service: AccountService, ad
     await service.update_user(ada.id, disabled=True)
     assert await refused(service, token) == "UNAUTHORIZED"
     await service.update_user(ada.id, disabled=False)
-    assert await service.authenticate(token)
+    assert await passes(service, token)
 
 
 async def test_use_of_a_key_is_noted_once_a_minute(
@@ -342,17 +346,15 @@ async def test_a_note_that_fails_does_no_harm(
     await service.authenticate(token)
     await service.close()
     clock.advance(120)
-    await accounts.keys_by_id([key_id])
-    accounts.away = False
 
     async def fail(key_ids: Sequence[str], now: int) -> None:
         raise Unavailable
 
     working, accounts.touch_keys = accounts.touch_keys, fail  # type: ignore[method-assign]
-    assert await service.authenticate(token)
+    assert await passes(service, token)
     await service.close()
     accounts.touch_keys = working  # type: ignore[method-assign]
-    assert await service.authenticate(token)
+    assert await passes(service, token)
     await service.close()
     key = await accounts.key(key_id)
     assert key is not None
@@ -382,7 +384,7 @@ async def test_a_name_leads_to_nobody_elses_account(service: AccountService, clo
         await service.authenticate(outside(clock, f"ada-{n}", preferred_username=name))
         for n, name in enumerate(["Ada", "ADA", "ａｄａ", "root"])
     ]
-    assert [principal.username for principal in found] == ["Ada-2", "ADA-3", "ada-4", "root"]
+    assert [principal.username for principal in found] == ["Ada-2", "ADA-3", "ada-4", "root-2"]
     assert len({principal.user_id for principal in found} | {ada.id}) == 5
     assert not any(principal.is_admin for principal in found)
 

@@ -234,7 +234,7 @@ async def update_user(request: Request, _: AdminWriter, user_id: str, body: User
     summary="Delete a user",
     description="With their logins, API keys and memberships; their tasks stay. For administrators. Somebody who logs "
     "in at the identity provider comes back as a new user: disable them to keep them out.",
-    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND", "CONFLICT"),
+    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND", "CONFLICT", "INVALID_REQUEST"),
 )
 async def delete_user(request: Request, _: AdminWriter, user_id: str) -> None:
     await services(request).accounts.delete_user(user_id)
@@ -285,7 +285,7 @@ async def rename_team(request: Request, _: AdminWriter, team_id: str, body: Team
     status_code=204,
     summary="Delete a team",
     description="The team's tasks stay with their owners. For administrators.",
-    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND"),
+    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND", "INVALID_REQUEST"),
 )
 async def delete_team(request: Request, _: AdminWriter, team_id: str) -> None:
     await services(request).accounts.delete_team(team_id)
@@ -311,7 +311,7 @@ async def list_members(request: Request, principal: Reader, team_id: str, page: 
     status_code=204,
     summary="Add a member",
     description="No error for somebody who belongs to the team already. For administrators.",
-    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND"),
+    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND", "INVALID_REQUEST"),
 )
 async def add_member(request: Request, _: AdminWriter, team_id: str, user_id: str) -> None:
     await services(request).accounts.add_member(team_id, user_id)
@@ -323,7 +323,7 @@ async def add_member(request: Request, _: AdminWriter, team_id: str, user_id: st
     status_code=204,
     summary="Remove a member",
     description="They lose sight of the team's tasks at once, on open connections too. For administrators.",
-    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND"),
+    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND", "INVALID_REQUEST"),
 )
 async def remove_member(request: Request, _: AdminWriter, team_id: str, user_id: str) -> None:
     await services(request).accounts.remove_member(team_id, user_id)
@@ -374,7 +374,7 @@ async def create_key(request: Request, principal: WriterPrincipal, body: KeyIn) 
     status_code=204,
     summary="Revoke an API key",
     description="It is refused from now on; revoking twice is no error. One's own, or anybody's for administrators.",
-    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND"),
+    responses=problems("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND", "INVALID_REQUEST"),
 )
 async def revoke_key(request: Request, principal: WriterPrincipal, key_id: str) -> None:
     await services(request).accounts.revoke_key(principal, key_id)

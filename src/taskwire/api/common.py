@@ -71,8 +71,11 @@ class InputModel(ApiModel):
     @model_validator(mode="after")
     def _storable(self) -> "InputModel":
         for name, value in self.__dict__.items():
-            # Most values are ASCII text, numbers or nothing, and models inside have been here before.
-            if value is None or (isinstance(value, str) and value.isascii() and "\0" not in value):
+            # Most values are nothing, numbers or ASCII text; this runs for every report of a batch.
+            kind = type(value)
+            if value is None or kind is int or kind is float:
+                continue
+            if kind is str and value.isascii() and "\0" not in value:
                 continue
             if fault := unstorable(value):
                 raise ValueError(f"`{to_camel(name)}`: wanted {fault}")

@@ -4,11 +4,32 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
+from taskwire import __version__
 from taskwire.api.common import Reader, json_response, services
 from taskwire.api.models import problems
 from taskwire.core.errors import TaskwireError
 
 router = APIRouter(tags=["system"])
+
+
+@router.get("/", summary="What is this?", include_in_schema=False)
+async def index() -> Response:
+    return json_response(
+        {
+            "name": "Taskwire",
+            "version": __version__,
+            "openapi": "/api/v1/openapi.json",
+            "ready": "/readyz",
+            "metrics": "/metrics",
+            "websocket": "/ws",
+        }
+    )
+
+
+@router.get("/ws", include_in_schema=False)
+@router.get("/ws/tasks", include_in_schema=False)
+async def not_upgraded() -> Response:
+    raise TaskwireError("UPGRADE_REQUIRED")
 
 
 @router.get("/healthz", summary="Is the process alive?")

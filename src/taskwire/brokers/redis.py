@@ -99,11 +99,11 @@ class RedisBroker:
             try:
                 pipeline = self._redis.pipeline(transaction=False)
                 if self._gave_up:
-                    pipeline.publish(EVERYBODY, b"lost")
+                    pipeline.execute_command("PUBLISH", EVERYBODY, b"lost")
                 for event in batch:
                     message = orjson.dumps({"node": self._node, **event_to_json(event)})
                     for channel in (event.topic, *event.rooms):
-                        pipeline.publish(PREFIX + channel, message)
+                        pipeline.execute_command("PUBLISH", PREFIX + channel, message)
                 await pipeline.execute()
             except _FAULTS as error:
                 log.warning("broker.publish_failed", waiting=len(self._queue), error=type(error).__name__)
@@ -162,7 +162,7 @@ class RedisBroker:
                 finally:
                     self._pubsub = None
                     with contextlib.suppress(*_FAULTS):
-                        await pubsub.aclose()
+                        await pubsub.aclose()  # type: ignore[no-untyped-call]
             except _FAULTS as error:
                 log.warning("broker.connection_lost", error=type(error).__name__)
             first = False

@@ -17,7 +17,7 @@ import typer
 
 from taskwire.cli import effective
 from taskwire.cli.direct import find_user, open_accounts
-from taskwire.cli.errors import fail
+from taskwire.cli.errors import INTERRUPTED, fail
 from taskwire.cli.options import Json
 from taskwire.cli.output import note, print_json_line
 from taskwire.cli.progress import display, follow
@@ -73,7 +73,7 @@ def demo(
         code = asyncio.run(run())
     except KeyboardInterrupt:
         note("Stopped.")
-        code = 130
+        code = INTERRUPTED
     raise typer.Exit(code)
 
 

@@ -18,6 +18,7 @@ ENVIRONMENT: Final = "environment"
 DOTENV: Final = ".env"
 DEFAULT: Final = "default"
 
+_PREFIX: Final = "TASKWIRE_"
 _OTHER_VARIABLES: Final = {"TASKWIRE_URL", "TASKWIRE_TOKEN", "TASKWIRE_DEBUG"}
 """Variables of the command line's own, which are no settings of the server."""
 
@@ -152,10 +153,15 @@ def unknown_variables() -> dict[str, str]:
     """Variables that look like settings but are none, and the nearest that is one ("" if none is near)."""
     known = {variable for name in Settings.model_fields for variable in env_names(Settings, name)}
     given = sorted({name.upper() for source in _variables() for name in source})
-    strange = [
-        name for name in given if name.startswith("TASKWIRE_") and name not in known | _OTHER_VARIABLES
-    ]
-    return {name: next(iter(difflib.get_close_matches(name, known, n=1)), "") for name in strange}
+    strange = [name for name in given if name.startswith(_PREFIX) and name not in known | _OTHER_VARIABLES]
+    # Compared without the prefix, which would make everything look alike.
+    ends = {variable.removeprefix(_PREFIX): variable for variable in known}
+    return {
+        name: next(
+            (ends[near] for near in difflib.get_close_matches(name.removeprefix(_PREFIX), ends, n=1)), ""
+        )
+        for name in strange
+    }
 
 
 def _aliases(field: FieldInfo) -> list[str]:

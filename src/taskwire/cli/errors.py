@@ -59,12 +59,14 @@ class Commands(TyperGroup):
 
 def explain(error: BaseException) -> int:
     """Say on standard error what went wrong; gives the exit code."""
-    if isinstance(error, KeyboardInterrupt | Abort):
-        note("Interrupted.")
+    if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if isinstance(error, Abort):  # a question answered with no, or not at all
+        note("Nothing was done.")
+        return 1
     if isinstance(error, BadSettings):
-        for line in error.lines:
-            _complain(line)
+        for line in error.lines:  # which have been masked, where that was needed
+            note(f"taskwire: {line}", style="red")
         return 1
     if isinstance(error, TyperException):
         if not error.format_message():  # a group without a command: its help has been shown

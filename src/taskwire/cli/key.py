@@ -48,7 +48,7 @@ def add(
 
 @app.command("list")
 def list_(
-    user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Whose keys; all without.")] = None,
+    user: Annotated[str | None, typer.Argument(metavar="USER", help="Whose keys; all without.")] = None,
     data: Data = None,
     database: DatabaseUrl = None,
     config: ConfigFile = None,

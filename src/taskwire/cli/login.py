@@ -18,7 +18,7 @@ from taskwire.client.rest import Rest
 
 def login(
     username: Annotated[
-        str | None, typer.Argument(metavar="[USER]", help="User name; asked for without.")
+        str | None, typer.Argument(metavar="USER", help="User name; asked for without.")
     ] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")

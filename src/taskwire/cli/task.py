@@ -2,11 +2,12 @@
 
 import asyncio
 import json as jsonlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
+from taskwire.cli.errors import INTERRUPTED
 from taskwire.cli.output import (
     local_time,
     note,
@@ -34,7 +35,7 @@ Patience = Annotated[
 
 @app.command()
 def create(
-    prompt: Annotated[str, typer.Argument(help="What to make.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to make.")],
     provider: Annotated[
         str | None, typer.Option(help="Who makes it: `render` (the default) or `external`.")
     ] = None,
@@ -91,7 +92,7 @@ def create(
             typer.echo(task["id"])
         return 0
 
-    raise typer.Exit(asyncio.run(run()))
+    raise typer.Exit(_interruptible(run()))
 
 
 @app.command()
@@ -203,7 +204,7 @@ def watch(
             tasks = [await rest.task(task_id) for task_id in dict.fromkeys(task_ids)]
             return await _watch(rest, tasks, json=json, patience=patience)
 
-    raise typer.Exit(asyncio.run(run()))
+    raise typer.Exit(_interruptible(run()))
 
 
 async def _watch(
@@ -219,6 +220,15 @@ async def _watch(
         elif update.result is not None and not json:
             typer.echo(update.result["videoUrl"])
     return exit_code(last)
+
+
+def _interruptible(work: Coroutine[Any, Any, int]) -> int:
+    """Run ``work`` for its exit code; Ctrl-C ends the watching, and only that."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        note("Stopped watching; the task goes on.")
+        return INTERRUPTED
 
 
 def _each(action: str, task_ids: Sequence[str], url: str, token: str, *, json: bool) -> None:

@@ -11,7 +11,7 @@ from taskwire.services.accounts import AccountService
 
 
 def token(
-    user: Annotated[str, typer.Argument(metavar="[USER]", help="User name.")] = "admin",
+    user: Annotated[str, typer.Argument(metavar="USER", help="User name.")] = "admin",
     expires: Expires = None,
     data: Data = None,
     database: DatabaseUrl = None,

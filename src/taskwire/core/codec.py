@@ -57,6 +57,14 @@ def error_from_json(value: Mapping[str, Any] | None) -> TaskError | None:
     return TaskError(value["code"], value["message"], value.get("details"), bool(value.get("retryable")))
 
 
+def progress_to_row(task: Task) -> list[Any]:
+    """Id and what progress changes, in the order of the ``task_progress`` statement."""
+    s = task.state
+    return [
+        task.spec.id, s.updated_at, s.revision, s.progress, s.current_step, s.total_steps, s.message, s.eta
+    ]  # fmt: skip
+
+
 def state_to_row(task: Task) -> list[Any]:
     """Id and state, in the order of the ``task_update`` statement."""
     s = task.state

@@ -45,6 +45,7 @@ _KINDS = (
     ErrorKind("NOT_REPORTABLE", "This task's progress comes from its provider, not from reports.", 409),
     ErrorKind("IDEMPOTENCY_KEY_REUSED", "The Idempotency-Key was used for a different request.", 422),
     ErrorKind("UNKNOWN_PROVIDER", "There is no such provider.", 422),
+    ErrorKind("UPGRADE_REQUIRED", "This address speaks WebSocket; connect with a WebSocket client.", 426),
     ErrorKind("RATE_LIMITED", "Too many requests; slow down.", 429, retry=True),
     ErrorKind("TOO_MANY_CONNECTIONS", "Too many connections.", 429, retry=True),
     ErrorKind("TOO_MANY_SUBSCRIPTIONS", "Too many subscriptions on this connection.", 429),

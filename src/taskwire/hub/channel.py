@@ -3,9 +3,13 @@
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
 from taskwire.core.events import Event, Urgency
 from taskwire.hub.outlet import Outlet, Receiver, Write
 from taskwire.hub.ports import Framing, View
+
+log = structlog.get_logger(__name__)
 
 GroupKey = tuple[View, Framing, str | None]
 
@@ -75,10 +79,13 @@ class Channel:
     news out. ``ready`` is set once the channel listens at the broker and, for a topic, its state has been read.
     """
 
-    __slots__ = ("_on_empty", "count", "groups", "name", "pins", "ready", "state")
+    __slots__ = ("_on_empty", "count", "groups", "is_topic", "name", "pins", "ready", "state")
 
-    def __init__(self, name: str, on_empty: Callable[["Channel"], None]) -> None:
+    def __init__(
+        self, name: str, on_empty: Callable[["Channel"], None], *, is_topic: bool = False
+    ) -> None:
         self.name = name
+        self.is_topic = is_topic
         self.groups: dict[GroupKey, Group] = {}
         self.count = 0
         self.pins = 0  # callers between opening and joining
@@ -134,18 +141,13 @@ class Channel:
                 return 0
             self.state = event
         deliveries = 0
-        encoded: dict[View, bytes | None] = {}
+        made: dict[object, bytes | None] = {}
         for group in list(self.groups.values()):
             if group.tag == event.owner_id and not own:
                 continue  # a team's room passes over the owner, whose own room tells them
-            view = group.view
-            if view in encoded:
-                message = encoded[view]
-            else:
-                message = encoded[view] = view.encode(event)
-            if message is None:
+            frame = self._frame(group, event, made)
+            if frame is None:
                 continue
-            frame = group.framing(message)
             # A copy of each, since a write may fill a transport, which moves its subscription between the two.
             held = list(group.held.items()) if group.held else ()
             writes = list(group.writes.values())
@@ -157,6 +159,19 @@ class Channel:
         if own and event.urgency is Urgency.FINAL:
             self._finish()
         return deliveries
+
+    def _frame(self, group: Group, event: Event, made: dict[object, bytes | None]) -> bytes | None:
+        """The bytes a group gets of an event, made once per view and framing; None if it shows nothing of it."""
+        view, framing = group.view, group.framing
+        key = (view, framing)
+        if key not in made:
+            made[key] = None
+            try:
+                message = made[view] if view in made else made.setdefault(view, view.encode(event))
+                made[key] = None if message is None else framing(message)
+            except Exception:  # a fault in one view must not take the other groups' news away
+                log.exception("channel.encode_failed", channel=self.name, revision=event.revision)
+        return made[key]
 
     def _finish(self) -> None:
         """The topic has ended and everybody has been told: end the subscriptions."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
@@ -12,6 +13,9 @@ from taskwire.hub.outlet import OutletStats
 from taskwire.hub.ports import Broker, Load
 
 log = structlog.get_logger(__name__)
+
+RESYNC_RETRY: Final = 1.0
+"""Seconds until a topic that could not be read after a loss is tried again."""
 
 
 class HubStats:
@@ -24,8 +28,8 @@ class HubStats:
         self.events = 0
         self.resyncs = 0
         self.outlets = OutletStats()
-        # Called with (seconds from commit to the last write, urgency) after each event that reached somebody.
-        self.observers: list[Callable[[float, Urgency], None]] = []
+        # Called with the seconds from the commit of an ending to the last write of it, if it reached somebody.
+        self.observers: list[Callable[[float], None]] = []
 
 
 class Hub:
@@ -36,6 +40,7 @@ class Hub:
         self._load = load
         self._channels: dict[str, Channel] = {}
         self._resync: asyncio.Task[None] | None = None
+        self._stale = False
         self.stats = HubStats()
 
     async def start(self) -> None:
@@ -44,6 +49,7 @@ class Hub:
     async def close(self) -> None:
         if self._resync is not None:
             self._resync.cancel()
+            await asyncio.gather(self._resync, return_exceptions=True)
         await self._broker.close()
 
     @property
@@ -77,7 +83,7 @@ class Hub:
     async def _open(self, name: str, *, load: bool) -> Channel:
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, self._drop)
+            channel = self._channels[name] = Channel(name, self._drop, is_topic=load)
         channel.pins += 1
         try:
             while channel.ready is None or not channel.ready.done():
@@ -125,22 +131,26 @@ class Hub:
         stats.events += 1
         if deliveries:
             stats.deliveries += deliveries
-            if event.committed_at and stats.observers:
+            if event.urgency is Urgency.FINAL and event.committed_at:
                 elapsed = time.monotonic() - event.committed_at
                 for observe in stats.observers:
-                    observe(elapsed, event.urgency)
+                    observe(elapsed)
 
     def resync(self) -> None:
         """News may have been lost: read every open topic anew and deliver what moved."""
+        self._stale = True  # also for a reading under way: what it has read already may be old again
         if self._resync is None or self._resync.done():
             self._resync = asyncio.get_running_loop().create_task(self._read_anew(), name="hub-resync")
 
     async def _read_anew(self) -> None:
-        names = [name for name, channel in self._channels.items() if channel.state is not None]
-        log.warning("hub.resync", topics=len(names))
-        self.stats.resyncs += 1
-        for start in range(0, len(names), 500):
-            await asyncio.gather(*(self._read_one(name) for name in names[start : start + 500]))
+        while self._stale:
+            self._stale = False
+            # Those that are being opened as well: what they are reading may be from before the loss.
+            names = [name for name, channel in self._channels.items() if channel.is_topic]
+            log.warning("hub.resync", topics=len(names))
+            self.stats.resyncs += 1
+            for start in range(0, len(names), 500):
+                await asyncio.gather(*(self._read_one(name) for name in names[start : start + 500]))
 
     async def _read_one(self, name: str) -> None:
         while name in self._channels:
@@ -148,7 +158,7 @@ class Hub:
                 event = await self._load(name)
             except Exception:
                 log.warning("hub.resync_failed", topic=name, exc_info=True)
-                await asyncio.sleep(1)
+                await asyncio.sleep(RESYNC_RETRY)
                 continue
             channel = self._channels.get(name)
             if event is not None and channel is not None:

@@ -54,8 +54,8 @@ class Outlet:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes waiting for a congested connection, not counting what its transport holds."""
-        return self._kept_bytes
+        """Bytes waiting for the connection, not counting what its transport holds."""
+        return self._kept_bytes + (0 if self.batcher is None else self.batcher.kept_bytes)
 
     def send(self, frame: bytes) -> None:
         """Send a frame that must not get lost, in order with everything else: answers, snapshots, errors."""
@@ -83,7 +83,11 @@ class Outlet:
             self._kept = {}
         self._kept[key] = frame
         self._kept_bytes += len(frame)
-        if self._kept_bytes > self._limit:
+        self.check_limit()
+
+    def check_limit(self) -> None:
+        """Give the connection up if it is congested and more is kept for it than may be."""
+        if self.congested and self.kept_bytes > self._limit:
             self._stats.overflows += 1
             self.drop()
             self._overflow()
@@ -92,6 +96,8 @@ class Outlet:
         """Forget what is kept; for a connection that will not get it."""
         self._kept = None
         self._kept_bytes = 0
+        if self.batcher is not None:
+            self.batcher.drop()
 
     def pause(self) -> None:
         """The transport is full: conflate from now on."""
@@ -122,23 +128,23 @@ class Outlet:
         """Leave every channel and forget what is kept."""
         for sub in list(self.subs.values()):
             sub.leave()
-        if self.batcher is not None:
-            self.batcher.close()
         self.drop()
 
 
 class BatchClock:
     """Flushes the batchers that have something, once per interval; one timer for all of them."""
 
-    __slots__ = ("_call_later", "_dirty", "_interval")
+    __slots__ = ("_armed", "_call_later", "_dirty", "_interval")
 
     def __init__(self, interval: float, call_later: Callable[[float, Callable[[], None]], object]) -> None:
         self._interval = interval
         self._call_later = call_later
+        self._armed = False
         self._dirty: dict[Batcher, None] = {}
 
     def add(self, batcher: "Batcher") -> None:
-        if not self._dirty:
+        if not self._armed:
+            self._armed = True
             self._call_later(self._interval, self._tick)
         self._dirty[batcher] = None
 
@@ -146,6 +152,7 @@ class BatchClock:
         self._dirty.pop(batcher, None)
 
     def _tick(self) -> None:
+        self._armed = False
         dirty, self._dirty = self._dirty, {}
         for batcher in dirty:
             batcher.flush()
@@ -155,34 +162,40 @@ class Batcher:
     """Collects a connection's updates over a short window and sends them as one message (``batch: true``).
 
     Within the window progress is conflated per topic, as for a congested connection; state changes are kept all.
-    ``join`` makes one frame of several encoded updates.
+    ``join`` makes one frame of several encoded updates. What is collected while the connection is congested counts
+    towards its limit.
     """
 
-    __slots__ = ("_clock", "_join", "_kept", "_outlet", "_serial")
+    __slots__ = ("_clock", "_join", "_kept", "_outlet", "_serial", "kept_bytes")
 
     def __init__(self, outlet: Outlet, join: Join, clock: BatchClock) -> None:
         self._outlet = outlet
         self._join = join
         self._clock = clock
-        self._kept: dict[object, tuple[bytes, str]] = {}
+        self._kept: dict[object, bytes] = {}
         self._serial = 0
+        self.kept_bytes = 0
 
     def offer(self, sub: "Subscription", event: Event, frame: bytes) -> None:
         if not self._kept:
             self._clock.add(self)
         key: object = event.topic
-        self._kept.pop(key, None)
+        self.kept_bytes += len(frame) - len(self._kept.pop(key, b""))
         if event.urgency is not Urgency.PROGRESS:
             self._serial += 1
             key = self._serial
-        self._kept[key] = (frame, event.topic)
+        self._kept[key] = frame
+        self._outlet.check_limit()
 
     def flush(self) -> None:
         """Send what was collected; while the connection is congested it goes on collecting instead."""
         if self._kept and not self._outlet.congested:
-            kept, self._kept = self._kept, {}
-            self._outlet.send(self._join([frame for frame, _ in kept.values()]))
+            frames = list(self._kept.values())
+            self.drop()
+            self._outlet.send(self._join(frames))
 
-    def close(self) -> None:
+    def drop(self) -> None:
+        """Forget what was collected."""
         self._kept = {}
+        self.kept_bytes = 0
         self._clock.discard(self)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from taskwire.services.ports import Provider, ProviderConfig
+if TYPE_CHECKING:  # the workers of a provider import this package, too, and need none of the services
+    from taskwire.services.ports import Provider, ProviderConfig
 
 PROVIDERS = {
     "external": "taskwire.providers.external:create",
@@ -12,7 +14,7 @@ PROVIDERS = {
 """Name -> "module:function", called with a ``ProviderConfig``."""
 
 
-def create_providers(config: ProviderConfig) -> dict[str, Provider]:
+def create_providers(config: "ProviderConfig") -> "dict[str, Provider]":
     """All providers, by name."""
     made: dict[str, Provider] = {}
     for name, place in PROVIDERS.items():

@@ -19,7 +19,7 @@ from taskwire.providers.render import (
     RenderResult,
     parse_options,
 )
-from taskwire.services.ports import ProviderConfig, SendReport
+from taskwire.services.ports import ProviderConfig, SendReport, Superseded
 
 
 class LocalRenderer:
@@ -65,11 +65,14 @@ class LocalRenderer:
             seconds=options.seconds,
             directory=directory,
         )
+        await self._remove(self._media / task.spec.id)  # what an attempt that a crash cut off has left
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         try:
             done = await self._render(job, attempt, report)
         except RenderFailed as error:
             await self._remove(directory)
+            if error.code == "RENDERER_STOPPED":
+                raise Superseded from None  # the node is going down: the attempt is cut off, not failed
             reason = TaskError(error.code, error.message, error.details, error.retryable)
             await report(Report(status=FAILED, error=reason, attempt=attempt))
             return

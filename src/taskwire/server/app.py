@@ -1,11 +1,13 @@
 """The HTTP application: thin routes over the services, errors as problem+json, a request id on every answer."""
 
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Final
 
 import structlog
 from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskwire import __version__
 from taskwire.api import accounts, auth, files, reports, system, tasks
@@ -14,15 +16,13 @@ from taskwire.core.errors import TaskwireError
 from taskwire.server.metrics import Metrics
 from taskwire.server.runtime import Runtime
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+_LOOPBACK: Final = r"https?://(localhost|([a-z0-9-]+\.)*localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?"
 
 
 class Edge:
     """The outermost layer: gives every request an id, refuses bodies over the limit while they arrive."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], max_body: int) -> None:
+    def __init__(self, app: ASGIApp, max_body: int) -> None:
         self._app = app
         self._max_body = max_body
 
@@ -31,35 +31,30 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = secrets.token_hex(8)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        scope.setdefault("state", {})["request_id"] = request_id
         header = (b"x-request-id", request_id.encode())
+        wanted = f"Wanted a body of at most {self._max_body} bytes."
         taken = 0
 
-        async def counted() -> dict[str, Any]:
+        async def counted() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._max_body:
-                raise TaskwireError("MESSAGE_TOO_LARGE", f"Wanted a body of at most {self._max_body} bytes.")
+                raise HTTPException(413, wanted)  # the one exception that the routes let pass while reading a body
             return message
 
-        async def tagged(message: dict[str, Any]) -> None:
+        async def tagged(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
-        try:
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
             length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
             if length.isdigit() and int(length) > self._max_body:
-                error = TaskwireError(
-                    "MESSAGE_TOO_LARGE", f"Wanted a body of at most {self._max_body} bytes."
-                )
-                await problem(error, Request(scope))(scope, receive, tagged)
-                return
-            await self._app(scope, counted, tagged)
-        finally:
-            structlog.contextvars.unbind_contextvars("request_id")
+                answer = problem(TaskwireError("MESSAGE_TOO_LARGE", wanted), Request(scope))
+                await answer(scope, receive, tagged)
+            else:
+                await self._app(scope, counted, tagged)
 
 
 def create_app(runtime: Runtime) -> FastAPI:
@@ -79,5 +74,16 @@ def create_app(runtime: Runtime) -> FastAPI:
     add_problem_handlers(app)
     for router in (auth.router, accounts.router, tasks.router, reports.router, system.router, files.router):
         app.include_router(router)
+    origins = runtime.settings.origins
+    app.add_middleware(
+        CORSMiddleware,
+        # The same pages may call REST that may open a WebSocket (server.origins).
+        allow_origins=list(origins),
+        allow_origin_regex=None if origins else _LOOPBACK,
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],
+        expose_headers=["X-Request-Id", "Location", "Retry-After", "Idempotency-Replayed"],
+        max_age=600,
+    )
     app.add_middleware(Edge, max_body=runtime.settings.max_body)
     return app

@@ -11,7 +11,6 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from taskwire import __version__
-from taskwire.core.events import Urgency
 from taskwire.server.runtime import Runtime
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -109,7 +108,7 @@ class Metrics:
             "taskwire_commit_seconds", "Time of one commit.", registry=self._registry, buckets=_FINE
         )
         write = Histogram(
-            "taskwire_commit_to_write_seconds", "From a commit to the last write of its event.",
+            "taskwire_commit_to_write_seconds", "From a commit to the last write of its events.",
             registry=self._registry, buckets=_FINE,
         )  # fmt: skip
         terminal = Histogram(
@@ -117,17 +116,13 @@ class Metrics:
             registry=self._registry, buckets=_FINE,
         )  # fmt: skip
 
-        def committed(changes: int, elapsed: float) -> None:
+        def committed(changes: int, elapsed: float, published: float) -> None:
             size.observe(changes)
             seconds.observe(elapsed)
-
-        def written(elapsed: float, urgency: Urgency) -> None:
-            write.observe(elapsed)
-            if urgency is Urgency.FINAL:
-                terminal.observe(elapsed)
+            write.observe(published)
 
         runtime.services.writer.stats.observers.append(committed)
-        runtime.services.hub.stats.observers.append(written)
+        runtime.services.hub.stats.observers.append(terminal.observe)
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it (``content_type``)."""

@@ -110,7 +110,8 @@ class Sweep:
             self._alarm.cancel()
             self._alarm = None
         if self._deadlines:
-            delay = max(0.0, self._deadlines[0][0] - self._clock())
+            # The loop's timers may go off up to a millisecond early.
+            delay = max(0.0, self._deadlines[0][0] - self._clock()) + 0.001
             self._alarm = asyncio.get_running_loop().call_later(delay, self._ring)
 
     def _ring(self) -> None:

@@ -349,9 +349,9 @@ class AccountService:
 
 
 def new_password() -> str:
-    """A password to be typed by hand once: 20 characters, 100 random bits."""
+    """A password to be typed by hand once: 20 characters, 99 random bits."""
     return "-".join(
-        "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789_") for _ in range(5)) for _ in range(4)
+        "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(5)) for _ in range(4)
     )
 
 

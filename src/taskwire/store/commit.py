@@ -174,19 +174,21 @@ def _entry(topic: str, step: Step, log: LogEntry, now: int) -> dict[str, Any]:
 
 def _write(connection: Connection, batch: Batch) -> None:
     inserts: dict[str, tuple[EntityTable, list[Any]]] = {}
-    updates: dict[str, tuple[EntityTable, list[Any]]] = {}
+    updates: dict[str, tuple[EntityTable, list[tuple[Any, Any]]]] = {}
     entries: list[dict[str, Any]] = []
     for (kind, id), line in batch.lines.items():
         if not line.steps:
             continue
-        side = inserts if line.stored is None else updates
-        side.setdefault(kind, (line.table, []))[1].append(line.entity)
+        if line.stored is None:
+            inserts.setdefault(kind, (line.table, []))[1].append(line.entity)
+        else:
+            updates.setdefault(kind, (line.table, []))[1].append((line.stored, line.entity))
         topic = f"{kind}:{id}"
         entries += [_entry(topic, step, step.log, batch.now) for step in line.steps if step.log is not None]
     for table, entities in inserts.values():
         table.insert(connection, entities)
-    for table, entities in updates.values():
-        table.update(connection, entities)
+    for table, changes in updates.values():
+        table.update(connection, changes)
     if entries:
         connection.execute(insert(schema.events), entries)
     if batch.new_guards:

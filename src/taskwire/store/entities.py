@@ -42,7 +42,9 @@ class EntityTable(Protocol):
 
     def insert(self, connection: Connection, entities: Sequence[Any]) -> None: ...
 
-    def update(self, connection: Connection, entities: Sequence[Any]) -> None: ...
+    def update(self, connection: Connection, changes: Sequence[tuple[Any, Any]]) -> None:
+        """Write entities anew, given as (as stored, as it is now)."""
+        ...
 
     def urgency(self, old: Any | None, new: Any) -> Urgency:
         """How much the change from ``old`` (None: created) to ``new`` matters to a connection that lags."""

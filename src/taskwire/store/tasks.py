@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
-from taskwire.core.codec import state_to_row, task_from_row, task_to_columns
+from taskwire.core.codec import progress_to_row, state_to_row, task_from_row, task_to_columns
 from taskwire.core.events import Event, Urgency, task_channel, team_channel, user_channel
 from taskwire.core.tasks import PROCESSING, QUEUED, TERMINAL, Task, TaskStatus
 from taskwire.store import schema
@@ -39,9 +39,17 @@ class TaskTable:
     def insert(self, connection: Connection, entities: Sequence[Task]) -> None:
         connection.execute(insert(schema.tasks), [task_to_columns(task) for task in entities])
 
-    def update(self, connection: Connection, entities: Sequence[Task]) -> None:
-        rows = _text([state_to_row(task) for task in entities])
-        connection.execute(self._sql["task_update"], {"rows": rows})
+    def update(self, connection: Connection, changes: Sequence[tuple[Task, Task]]) -> None:
+        progress: list[Task] = []
+        rest: list[Task] = []
+        for old, new in changes:
+            was, now = old.state, new.state
+            moved = was.status is not now.status or was.attempt != now.attempt or was.result is not now.result
+            (rest if moved else progress).append(new)
+        if progress:
+            connection.execute(self._sql["task_progress"], {"rows": _text([progress_to_row(t) for t in progress])})
+        if rest:
+            connection.execute(self._sql["task_update"], {"rows": _text([state_to_row(t) for t in rest])})
 
     def urgency(self, old: Task | None, new: Task) -> Urgency:
         state = new.state

@@ -59,9 +59,8 @@ class WriterStats:
     commands: int = 0
     changes: int = 0
     failures: int = 0
-    observers: list[Callable[[int, float], None]] = field(
-        default_factory=list
-    )  # (changes, seconds) of each commit
+    # Called after each commit with (changes, seconds of the commit, seconds from it to the last write of its events).
+    observers: list[Callable[[int, float, float], None]] = field(default_factory=list)
 
 
 class Writer:
@@ -195,12 +194,13 @@ class Writer:
         stats.commands += len(placed)
         stats.changes += len(events)
         if events:
-            for observe in stats.observers:
-                observe(len(events), seconds)
             try:
                 self._publish(events)
             except Exception:  # what is committed is committed; subscribers are caught up by revision
                 log.exception("writer.publish_failed", events=len(events))
+            published = time.monotonic() - committed_at
+            for observe in stats.observers:
+                observe(len(events), seconds, published)
         for (_, ticket, index), answer in zip(placed, batch.answers, strict=True):
             ticket.answer(index, answer)
 

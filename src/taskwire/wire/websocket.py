@@ -55,13 +55,22 @@ class Closed:
 WebSocketEvent = TextMessage | BinaryMessage | Closed | Request
 
 
+class _Protocol(ServerProtocol):
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            # RFC 6455 section 5.4: control frames may come between the fragments of a message, and a close is one. The
+            # library takes it for a protocol error; without a message under way it answers it as any other.
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class WebSocketSession:
     """One connection. First gives the handshake ``Request``, which is answered with ``accept`` or ``reject``."""
 
     __slots__ = ("_at_boundary", "_closed", "_min_size", "_parts", "_protocol", "_text")
 
     def __init__(self, *, max_size: int, offer_deflate: bool, deflate_min_size: int, logger: Any) -> None:
-        self._protocol = ServerProtocol(
+        self._protocol = _Protocol(
             extensions=_DEFLATE if offer_deflate else None, max_size=max_size, logger=logger
         )
         self._min_size = deflate_min_size

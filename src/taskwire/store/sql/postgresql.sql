@@ -35,3 +35,15 @@ UPDATE tasks SET
     error = NULLIF(item -> 14, CAST('null' AS jsonb))
 FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS item
 WHERE tasks.id = item ->> 0
+
+-- name: task_progress
+UPDATE tasks SET
+    updated_at = CAST(item ->> 1 AS bigint),
+    revision = CAST(item ->> 2 AS bigint),
+    progress = CAST(item ->> 3 AS double precision),
+    current_step = CAST(item ->> 4 AS bigint),
+    total_steps = CAST(item ->> 5 AS bigint),
+    message = item ->> 6,
+    eta = CAST(item ->> 7 AS double precision)
+FROM jsonb_array_elements(CAST(:rows AS jsonb)) AS item
+WHERE tasks.id = item ->> 0

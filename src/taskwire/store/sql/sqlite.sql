@@ -29,3 +29,16 @@ UPDATE tasks SET
     error = json_extract(row.value, '$[14]')
 FROM json_each(:rows) AS row
 WHERE tasks.id = json_extract(row.value, '$[0]')
+
+-- name: task_progress
+-- The columns that progress alone changes: nearly every commit under load is nothing else.
+UPDATE tasks SET
+    updated_at = json_extract(row.value, '$[1]'),
+    revision = json_extract(row.value, '$[2]'),
+    progress = json_extract(row.value, '$[3]'),
+    current_step = json_extract(row.value, '$[4]'),
+    total_steps = json_extract(row.value, '$[5]'),
+    message = json_extract(row.value, '$[6]'),
+    eta = json_extract(row.value, '$[7]')
+FROM json_each(:rows) AS row
+WHERE tasks.id = json_extract(row.value, '$[0]')
