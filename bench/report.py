@@ -3,9 +3,13 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 from bench.goals import goals
 from bench.results import TASKWIRE, Results, median
+
+BEHIND: Final = 2.0
+"""Seconds between the last message published and the last one delivered from which on a server could not follow."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -69,8 +73,8 @@ def _fanout(results: Results) -> str:
             ratio = f"{results.cpu_ratio(peer, number):.2f}" if beside and peer != TASKWIRE else ""
             lost = 1 - value("delivered") / value("expected")
             remarks = [f"{lost:.1%} not delivered"] if lost else []
-            if any(samples[number].saturated for samples in results.fanout[peer]):
-                remarks.append("saturated")
+            if (behind := value("behind")) > BEHIND:
+                remarks.append(f"could not follow: {behind:.0f} s behind at the end")
             rows.append(
                 (
                     results.labels[peer], f"{value('cpu_us'):.2f}", ratio, f"{value('p50_ms'):.1f}",
@@ -131,8 +135,11 @@ def _reconnect(results: Results) -> str:
             results.reconnect_median(run, lambda s: s.ready),
             results.reconnect_median(run, lambda s: s.others),
         )
-        rows.append((name, f"{half:.2f}", f"{every:.2f}", f"{ready:.2f}" if ready else "", f"{others:.0%}"))
-    head = ("", "half in step, s", "all in step, s", "kill to ready, s", "others")
+        cpu = f"{results.reconnect_median(run, lambda s: s.cpu_ms):.2f}"
+        rows.append(
+            (name, f"{half:.2f}", f"{every:.2f}", f"{ready:.2f}" if ready else "", cpu, f"{others:.0%}")
+        )
+    head = ("", "half in step, s", "all in step, s", "kill to ready, s", "CPU ms/client", "others")
     return f"{results.clients:,} clients, a task each:\n\n" + table(head, rows)
 
 

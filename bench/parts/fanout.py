@@ -30,7 +30,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement. CPU in microseconds per delivery, latency in milliseconds, utilisations as shares of a core."""
+    """One measurement. CPU in microseconds per delivery, latency in milliseconds, utilisations as shares of a core.
+
+    ``behind`` is the time in seconds from the last publication to the last delivery. Where it is long, the server could
+    not follow, and its latencies tell the length of the queue.
+    """
 
     cpu_us: float
     p50_ms: float
@@ -41,11 +45,7 @@ class Sample:
     server_load: float
     generator_load: float
     others: float
-
-    @property
-    def saturated(self) -> bool:
-        """Whether the server had no time left, so that its latency says only how long the run was."""
-        return self.server_load > 0.95
+    behind: float
 
 
 class Recorder(Arrivals):
@@ -110,4 +110,5 @@ async def _publish(server: Running, peer: Peer, group: Group, step: Step, first:
         server_load=window.server_load,
         generator_load=window.generator_load,
         others=window.others,
+        behind=recorder.last - max(recorder.sent.values()),
     )

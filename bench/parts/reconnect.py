@@ -15,12 +15,16 @@ from bench.window import Window
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Seconds until half, and until all clients were in step; for a restart also until the server was ready."""
+    """Seconds until half, and until all clients were in step; for a restart also until the server was ready.
+
+    ``cpu_ms`` is the server's CPU time per client in milliseconds, ``others`` as in ``Window``.
+    """
 
     half: float
     all: float
     ready: float = 0.0
     others: float = 0.0
+    cpu_ms: float = 0.0
 
 
 async def measure(clients: int) -> dict[str, Sample]:
@@ -47,7 +51,7 @@ async def _cut(prepared: Fleet, clients: int) -> Sample:
     with Window(prepared.server.process) as window:
         prepared.group.cut()
         sample = await _come_back(prepared, clients, window.start)
-    return replace(sample, others=window.others)
+    return replace(sample, others=window.others, cpu_ms=window.server / clients * 1e3)
 
 
 async def _restart(prepared: Fleet, clients: int) -> Sample:
@@ -62,7 +66,9 @@ async def _restart(prepared: Fleet, clients: int) -> Sample:
         with Window(again) as window:
             sample = await _come_back(prepared, clients, window.start)
         await prepared.group.close()
-        return replace(sample, ready=window.start - start, others=window.others)
+        return replace(
+            sample, ready=window.start - start, others=window.others, cpu_ms=window.server / clients * 1e3
+        )
     finally:
         again.stop()
 

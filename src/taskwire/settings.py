@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         "", description="TOML file of settings. Default: `taskwire.toml` here, if there is one."
     )
     demo: bool = Field(
-        False, description="Demo mode: loopback only, a secret of its own, `demo-token` for jobs."
+        False, description="Demo mode: for a look, on this machine. `demo-token` lets in to jobs."
     )
     listen: Listed = Field(
         ("127.0.0.1:3000",), description="Addresses to listen on, HOST:PORT, several separated by commas."
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
 
     # Secrets and login
     secret: SecretStr = Field(
-        SecretStr(""), description="Key that signs tokens, 32 characters or more. Demo: made."
+        SecretStr(""), description="Key that signs tokens, 32 characters or more. Default: made, and kept in `data`."
     )
     admin_password: SecretStr = Field(SecretStr(""), description="Password of `admin` at the first start.")
     token_lifetime: Seconds = Field(3600, description="Lifetime of an access token (JWT).")
@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     lease: Seconds = Field(15, description="Time after which another node takes up the work of a dead one.")
 
     # Logs
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="How lines look; auto: console on a terminal, else json.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level written."
     )

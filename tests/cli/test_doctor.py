@@ -68,6 +68,11 @@ def test_open_without_a_secret(run: Run) -> None:
     assert examine(run, env={"TASKWIRE_SECRET": "s" * 32})["secret"]["found"] == "configured"
 
 
+def test_an_identity_provider_without_an_audience(run: Run) -> None:
+    found = examine(run, code=1, env={"TASKWIRE_JWKS_URL": "https://id.example/jwks"})["settings"]
+    assert "TASKWIRE_JWT_AUDIENCE must be set" in found["found"]
+
+
 def test_unknown_variables(run: Run) -> None:
     found = examine(run, env={"TASKWIRE_LISTNE": "x"})["settings"]
     assert (found["level"], found["found"]) == ("warn", "TASKWIRE_LISTNE is no setting")

@@ -1,8 +1,9 @@
 """The hub: opening channels, delivering, failing without a trace, and reading anew after a loss."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -275,15 +276,20 @@ async def test_a_fault_in_one_channel_does_not_take_the_news_from_the_others(wor
     assert other.revisions() == [2]
 
 
-async def test_observers_hear_how_long_an_event_took_to_be_written(world: World) -> None:
-    seen: list[tuple[float, Urgency]] = []
-    world.hub.stats.observers.append(lambda seconds, urgency: seen.append((seconds, urgency)))
+async def test_observers_hear_how_long_an_ending_took_to_be_written(world: World) -> None:
+    seen: list[float] = []
+    world.hub.stats.observers.append(seen.append)
     await follow(world.hub, Connection(), TOPIC, world.view)
-    event = make_event(revision=2, urgency=STATE)
-    timed = Event(event.topic, 2, STATE, event.entity, event.owner_id, (), committed_at=0.001)
-    world.happen(timed, make_event("task:video_7", 1))
-    assert [urgency for _, urgency in seen] == [STATE]
-    assert seen[0][0] > 0
+
+    def committed(event: Event) -> Event:
+        return replace(event, committed_at=time.monotonic() - 5)
+
+    world.happen(committed(make_event(revision=2, urgency=STATE)))
+    world.happen(committed(make_event("task:video_7", 1, FINAL)))  # reaches nobody
+    assert seen == []
+    world.happen(committed(make_event(revision=3, urgency=FINAL)))
+    assert len(seen) == 1
+    assert 5 <= seen[0] < 100
 
 
 async def test_after_a_loss_what_moved_is_delivered_and_what_did_not_is_not(world: World) -> None:

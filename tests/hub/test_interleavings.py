@@ -113,7 +113,9 @@ class Run:
                 self.commit(name, Urgency(first))
             case "publish":
                 if self.loses and first == 0 and len(self.unpublished[name]) > 2:
-                    self.unpublished[name] = []  # on the way to us, that is; another node's hub would say the same
+                    self.unpublished[
+                        name
+                    ] = []  # on the way to us, that is; another node's hub would say the same
                     self.broker.lost()
                 self.publish(name)
             case "answer":

@@ -45,7 +45,15 @@ def test_an_uncongested_connection_is_written_to_at_once() -> None:
 
 def test_a_congested_connection_gets_the_newest_progress_and_every_state_change() -> None:
     connection, channel = congested()
-    for revision, urgency in [(1, PROGRESS), (2, PROGRESS), (3, STATE), (4, PROGRESS), (5, STATE), (6, PROGRESS), (7, PROGRESS)]:
+    for revision, urgency in [
+        (1, PROGRESS),
+        (2, PROGRESS),
+        (3, STATE),
+        (4, PROGRESS),
+        (5, STATE),
+        (6, PROGRESS),
+        (7, PROGRESS),
+    ]:
         channel.deliver(make_event(revision=revision, urgency=urgency))
     assert connection.written == []
     connection.drain()

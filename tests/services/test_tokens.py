@@ -224,7 +224,7 @@ def test_the_clocks_may_differ_a_little() -> None:
         {"algorithm": "RS384"},
         {"algorithm": "PS256"},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_tokens_that_the_provider_did_not_make_for_us_are_refused(changes: dict[str, Any]) -> None:
     if isinstance(changes.get("key"), ec.EllipticCurvePrivateKey):

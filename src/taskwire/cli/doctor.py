@@ -28,6 +28,7 @@ from taskwire.client.errors import ClientError
 from taskwire.client.rest import Rest
 from taskwire.core.errors import TaskwireError
 from taskwire.masking import mask_text
+from taskwire.services.tokens import check_provider
 from taskwire.settings import Settings, is_loopback
 from taskwire.store.database import Database
 from taskwire.store.migrate import MigrationError, pending
@@ -153,6 +154,8 @@ def _encoder() -> Check:
 def _settings(settings: Settings) -> Iterator[Check]:
     try:
         settings.check()
+        if settings.jwks_url:
+            check_provider(settings.jwt_issuer, settings.jwt_audience, settings.jwt_algorithms)
     except ValueError as error:
         reason, _, cure = str(error).partition(". ")
         yield Check(Level.FAIL, "settings", reason + ".", cure)

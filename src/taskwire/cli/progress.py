@@ -135,7 +135,7 @@ class Bars:
             for task_id in titles
         }
         self._link: tuple[Link, str, float] = (Link.CONNECTING, "", 0.0)
-        self._live = Live(get_renderable=self._picture, console=out, refresh_per_second=10)
+        self._live = Live(get_renderable=self.picture, console=out, refresh_per_second=10)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -160,14 +160,15 @@ class Bars:
     def link(self, link: Link, reason: str, wait: float) -> None:
         self._link = (link, reason, time.monotonic() + wait)
 
-    def _picture(self) -> RenderableType:
+    def picture(self) -> RenderableType:
+        """The bars as they are now; drawn by ``Live``."""
         wide = self._out.width >= 100
         table = Table.grid(padding=(0, 1))
         table.width = self._out.width - 3  # leaves room for the ^C that a terminal writes, which else wraps
         table.add_column(width=1)
         table.add_column(width=40 if wide else 20, no_wrap=True, overflow="ellipsis")
         table.add_column(ratio=1, min_width=8)
-        table.add_column(width=5, justify="right")
+        table.add_column(width=5, justify="right", no_wrap=True)
         table.add_column(width=36 if wide else 26, no_wrap=True, overflow="ellipsis")
         for task_id, title in self._titles.items():
             update = self._updates.get(task_id)

@@ -35,7 +35,11 @@ def serve(
     # Imported here: no other command should wait for the server's libraries.
     from taskwire.server.main import run
 
-    raise typer.Exit(run(settings))
+    try:
+        code = run(settings)
+    except ValueError as error:  # settings that do not go together, as the services find
+        raise effective.BadSettings([str(error)]) from error
+    raise typer.Exit(code)
 
 
 def _register_secrets(settings: Settings) -> None:

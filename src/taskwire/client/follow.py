@@ -197,6 +197,8 @@ class Follower:
             self._come_back = error.after
         if isinstance(error, TimeoutError):
             return "no answer in time"
+        if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
+            return "connection refused"  # asyncio's own texts name every address that was tried
         if isinstance(error, OSError) and error.strerror:
             return error.strerror.lower()
         return str(error).rstrip(".") or type(error).__name__

@@ -1,6 +1,7 @@
 """The provider ``render``: the local renderer as a provider, with its files under the media folder."""
 
 import asyncio
+import contextlib
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -134,9 +135,14 @@ class LocalRenderer:
     async def forget(self, task_id: str) -> None:
         await self._remove(self._media / task_id)
 
-    @staticmethod
-    async def _remove(directory: Path) -> None:
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    async def _remove(self, directory: Path) -> None:
+        def remove() -> None:
+            shutil.rmtree(directory, ignore_errors=True)
+            if directory.parent != self._media:
+                with contextlib.suppress(OSError):  # other attempts' files may be there
+                    directory.parent.rmdir()
+
+        await asyncio.to_thread(remove)
 
 
 def create(config: ProviderConfig) -> LocalRenderer:
