@@ -32,7 +32,7 @@ def send(client: httpx.Client, path: str, body: dict[str, Any], **headers: str) 
                 found: dict[str, Any] = answer.json()
                 return found
             wait = float(answer.headers.get("Retry-After", delay))
-        except httpx.TransportError as error:
+        except (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError) as error:
             print(f"{path}: {type(error).__name__}, trying again", file=sys.stderr)
         time.sleep(wait)
         delay = min(delay * 2, 10)

@@ -82,7 +82,8 @@ class Settings(BaseSettings):
 
     # Secrets and login
     secret: SecretStr = Field(
-        SecretStr(""), description="Key that signs tokens, 32 characters or more. Default: made, and kept in `data`."
+        SecretStr(""),
+        description="Key that signs tokens, 32 characters or more. Default: made, and kept in `data`.",
     )
     admin_password: SecretStr = Field(SecretStr(""), description="Password of `admin` at the first start.")
     token_lifetime: Seconds = Field(3600, description="Lifetime of an access token (JWT).")
@@ -142,9 +143,6 @@ class Settings(BaseSettings):
     ws_max_queued: Count = Field(256, description="Unhandled client messages until reading pauses.")
     ws_max_subscriptions: Count = Field(1000, description="Subscriptions of one connection.")
     ws_max_ids: Count = Field(200, description="Ids in one client message.")
-    ws_write_buffer: Bytes = Field(
-        64 * 1024, description="Unsent bytes from which a connection counts as congested."
-    )
     ws_write_limit: Bytes = Field(
         1024 * 1024, description="Unsent bytes until a slow connection is closed (4008)."
     )
@@ -202,7 +200,9 @@ class Settings(BaseSettings):
     lease: Seconds = Field(15, description="Time after which another node takes up the work of a dead one.")
 
     # Logs
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="How lines look; auto: console on a terminal, else json.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="How lines look; auto: console on a terminal, else json."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level written."
     )

@@ -60,8 +60,10 @@ def test_unforeseen_errors_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatc
     said = one_line(run("version", code=1))
     assert said.startswith("RuntimeError: token=*** was wrong")
     assert "--debug" in said
-    shown = CliRunner().invoke(app, ["--debug", "version"])
-    assert isinstance(shown.exception, RuntimeError)
+    assert isinstance(CliRunner().invoke(app, ["--debug", "version"]).exception, RuntimeError)
+    assert isinstance(
+        CliRunner().invoke(app, ["version"], env={"TASKWIRE_DEBUG": "1"}).exception, RuntimeError
+    )
 
 
 def test_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:

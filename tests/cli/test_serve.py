@@ -47,6 +47,12 @@ def test_nothing_given(run: Run, served: list[Settings]) -> None:
     assert served == [Settings()]
 
 
+def test_debug(run: Run, served: list[Settings]) -> None:
+    run("--debug", "serve", code=7)
+    run("serve", code=7, env={"TASKWIRE_DEBUG": "1"})
+    assert [settings.log_level for settings in served] == ["debug", "debug"]
+
+
 def test_options_win_over_the_environment(run: Run, served: list[Settings]) -> None:
     run("serve", "--data", "here", code=7, env={"TASKWIRE_DATA": "there", "TASKWIRE_DEMO": "1"})
     assert served[0].data == Path("here")
@@ -69,11 +75,21 @@ def test_bad_settings(run: Run, served: list[Settings]) -> None:
     assert not served
 
 
-def test_settings_that_do_not_go_together(run: Run) -> None:
-    arguments = ["serve", "--listen", f"127.0.0.1:{free_port()}"]
-    said = one_line(run(*arguments, code=1, env={"TASKWIRE_JWKS_URL": "https://id.example/jwks"}))
-    assert "TASKWIRE_JWT_AUDIENCE must be set" in said
-    assert one_line(run(*arguments, "--broker", "kafka://x", code=1)).startswith("wanted a broker URL")
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"TASKWIRE_JWKS_URL": "https://id.example/jwks"}, "TASKWIRE_JWT_AUDIENCE must be set"),
+        ({"TASKWIRE_BROKER": "kafka://x"}, "wanted a broker URL"),
+        ({"TASKWIRE_ADMIN_PASSWORD": "short"}, "TASKWIRE_ADMIN_PASSWORD must have"),
+    ],
+)
+def test_settings_that_do_not_go_together(
+    start_server: Callable[..., ServerProcess], env: dict[str, str], said: str
+) -> None:
+    with pytest.raises(RuntimeError, match="the server ended with 1 instead of getting ready") as ended:
+        start_server(env=env)
+    assert said in str(ended.value)
+    assert "Traceback" not in str(ended.value)
 
 
 def test_a_likely_slip_is_told(run: Run, served: list[Settings]) -> None:

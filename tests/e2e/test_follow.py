@@ -49,7 +49,8 @@ async def test_a_render_is_followed_from_queued_to_a_playable_file(server: Serve
     check_history(client.of(task_id))
     assert end["type"] == "taskCompleted", end
     payload = end["payload"]
-    assert payload["status"] == "completed" and payload["progress"] == 100
+    assert payload["status"] == "completed"
+    assert payload["progress"] == 100
     result = payload["result"]
     assert result["resolution"] == "320x180"
     assert set(payload["metrics"]) == {"totalTime", "queueTime", "processTime"}
@@ -58,8 +59,10 @@ async def test_a_render_is_followed_from_queued_to_a_playable_file(server: Serve
         part = await web.get(result["videoUrl"], headers={"Range": "bytes=0-99"})
         thumbnail = await web.get(result["thumbnailUrl"])
     assert len(video.content) == result["fileSize"]
-    assert part.status_code == 206 and part.content == video.content[:100]
-    assert video.headers["content-type"] == "video/mp4" and video.headers["x-content-type-options"] == "nosniff"
+    assert part.status_code == 206
+    assert part.content == video.content[:100]
+    assert video.headers["content-type"] == "video/mp4"
+    assert video.headers["x-content-type-options"] == "nosniff"
     assert thumbnail.content.startswith(b"\xff\xd8")
     with av.open(io.BytesIO(video.content)) as container:
         frames = sum(1 for _ in container.decode(video=0))
@@ -81,14 +84,17 @@ async def test_early_late_and_returning_watchers_each_get_snapshot_and_one_end(s
             await late.log_in(token)
             await late.follow(task_id)
             snapshot = await late.until("taskProgress")
-            assert snapshot["payload"]["progress"] == 30 and snapshot["payload"]["message"] == "a third"
+            assert snapshot["payload"]["progress"] == 30
+            assert snapshot["payload"]["message"] == "a third"
             returning = await ContractClient.open(server.ws_url())
             await returning.log_in(token)
             await returning.follow(task_id)
             await returning.until("taskProgress")
             returning.socket.transport.abort()  # cut, without a word
             report(server, token, task_id, progress=60)
-            report(server, token, task_id, status="COMPLETED", result={"videoUrl": "https://cdn.example/v.mp4"})
+            report(
+                server, token, task_id, status="COMPLETED", result={"videoUrl": "https://cdn.example/v.mp4"}
+            )
             for client in (early, late):
                 end = await client.until(*FINAL)
                 assert end["payload"]["result"]["videoUrl"] == "https://cdn.example/v.mp4"
@@ -101,7 +107,9 @@ async def test_early_late_and_returning_watchers_each_get_snapshot_and_one_end(s
             await after.follow(task_id)
             assert (await after.until("taskProgress", *FINAL))["type"] == "taskCompleted"
             await after.send("ping", id="last")
-            assert (await after.receive())["id"] == "last", "something came between the end and the next answer"
+            assert (await after.receive())["id"] == "last", (
+                "something came between the end and the next answer"
+            )
             check_history(after.of(task_id))
 
 
@@ -111,7 +119,8 @@ async def test_the_list_view_hears_of_every_change_without_subscribing(server: S
         await client.log_in(token)
         task_id = create(server, token, provider="external", title="List me")
         created = await client.until("taskUpdated")
-        assert created["payload"]["status"] == "QUEUED" and created["payload"]["title"] == "List me"
+        assert created["payload"]["status"] == "QUEUED"
+        assert created["payload"]["title"] == "List me"
         report(server, token, task_id, progress=10)
         report(server, token, task_id, progress=10)  # nothing new: nothing is sent
         report(server, token, task_id, status="FAILED", error={"code": "NSFW", "message": "refused"})
@@ -137,11 +146,14 @@ async def test_a_batching_client_gets_pending_updates_as_one_message(server: Ser
             updates = message["payload"].get("updates", [message["payload"]])
             newest |= {update["videoId"]: update["progress"] for update in updates}
     batches = [m for m in client.messages if m["type"] == "tasksUpdated"]
-    assert batches and len(client.messages) < 2 * len(tasks)
+    assert batches
+    assert len(client.messages) < 2 * len(tasks)
 
 
 async def test_a_token_can_be_renewed_in_place_without_losing_anything(start_server: Any) -> None:
-    server: ServerProcess = start_server(env={"TASKWIRE_TOKEN_LIFETIME": "2", "TASKWIRE_WS_TOKEN_GRACE": "20"})
+    server: ServerProcess = start_server(
+        env={"TASKWIRE_TOKEN_LIFETIME": "2", "TASKWIRE_WS_TOKEN_GRACE": "20"}
+    )
     token = server.login()
     task_id = create(server, token, provider="external")
     async with await ContractClient.open(server.ws_url()) as client:
@@ -150,10 +162,14 @@ async def test_a_token_can_be_renewed_in_place_without_losing_anything(start_ser
         error = await client.until("error", timeout=15)
         assert error["payload"]["code"] == "TOKEN_EXPIRED"
         await client.follow(task_id)
-        assert (await client.until("error"))["payload"]["code"] == "TOKEN_EXPIRED", "expired means no new requests"
+        assert (await client.until("error"))["payload"]["code"] == "TOKEN_EXPIRED", (
+            "expired means no new requests"
+        )
         fresh = server.login()
         report(server, fresh, task_id, progress=50)
-        assert (await client.until("taskProgress"))["payload"]["progress"] == 50, "deliveries go on during the grace"
+        assert (await client.until("taskProgress"))["payload"]["progress"] == 50, (
+            "deliveries go on during the grace"
+        )
         await client.log_in(fresh)
         report(server, fresh, task_id, status="COMPLETED")
         await client.until("taskCompleted")
@@ -173,7 +189,8 @@ async def test_login_has_a_time_limit_and_bad_logins_are_closed(start_server: An
     async with await ContractClient.open(server.ws_url()) as early:
         await early.send("requestTaskStatus", {"videoId": "video_x"}, id="r1")
         answer = await early.receive()
-        assert answer["payload"]["code"] == "UNAUTHORIZED" and answer["id"] == "r1"
+        assert answer["payload"]["code"] == "UNAUTHORIZED"
+        assert answer["id"] == "r1"
         await early.log_in(token)
 
 
@@ -187,7 +204,8 @@ async def test_a_restart_tells_clients_when_to_come_back(server: ServerProcess) 
                 code = await client.closed()
     assert code == 1012
     goodbye = client.messages[-1]["payload"]
-    assert goodbye["code"] == "SERVER_SHUTDOWN" and goodbye["details"]["retryAfter"] > 0
+    assert goodbye["code"] == "SERVER_SHUTDOWN"
+    assert goodbye["details"]["retryAfter"] > 0
     with pytest.raises((OSError, websockets.InvalidHandshake)):
         await ContractClient.open(server.ws_url())
 
@@ -214,4 +232,5 @@ async def test_foreign_and_unknown_tasks_are_the_same_not_found(server: ServerPr
     with server.client(bert) as rest:
         missing = rest.get(f"/api/v1/tasks/{task_id}")
         unknown = rest.get("/api/v1/tasks/video_00000000000000000000000000")
-    assert missing.status_code == unknown.status_code == 404 and missing.json() == unknown.json()
+    assert missing.status_code == unknown.status_code == 404
+    assert missing.json() == unknown.json()

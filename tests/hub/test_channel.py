@@ -50,7 +50,7 @@ def test_an_event_is_encoded_and_framed_once_for_a_thousand_subscribers() -> Non
 
 def test_an_event_is_encoded_once_per_view_and_framed_once_per_framing() -> None:
     one, two = PlainView("one"), PlainView("two")
-    framings = [count_calls(lambda message, mark=mark: mark + message) for mark in (b"<", b">")]
+    framings = [count_calls(mark.__add__) for mark in (b"<", b">")]
     channel = Channel("task:video_1", Emptied())
     for view in (one, two):
         for framing, _ in framings:

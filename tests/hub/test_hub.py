@@ -269,7 +269,7 @@ async def test_a_fault_in_one_channel_does_not_take_the_news_from_the_others(wor
         raise RuntimeError("no such socket")
 
     sub = connection.outlet.subs[TOPIC]
-    sub.group.writes[sub] = broken
+    sub.group.pushes[sub] = broken
     room = await world.hub.open_room("user:ann")
     room.join(other.outlet, world.view, plain)
     world.happen(make_event(revision=2, owner="ann"))

@@ -87,15 +87,31 @@ class Run:
     async def step(self, step: Step) -> None:
         kind, first, second = step
         name = f"task:video_{second % TOPICS}"
-        connection = self.connections[first % CONNECTIONS]
-        key = (first, name)
         match kind:
-            case "follow":
-                if key not in self.opening or self.opening[key].done():
-                    self.opening[key] = asyncio.get_running_loop().create_task(self.follow(first, name))
-            case "give up":
-                if key in self.opening:
-                    self.opening[key].cancel()
+            case "commit":
+                self.commit(name, Urgency(first))
+            case "publish":
+                if self.loses and len(self.unpublished[name]) > 2:
+                    self.unpublished[name] = []
+                    self.broker.lost()
+                self.publish(name)
+            case "answer" if self.queries:
+                self.queries.pop(first % len(self.queries)).set()
+            case "turns":
+                for _ in range(first):
+                    await asyncio.sleep(0)
+            case "room":
+                self.connections[first].drain(room=second)
+            case _:
+                self.people(kind, first, name)
+
+    def people(self, kind: str, index: int, name: str) -> None:
+        connection, opening = self.connections[index], self.opening.get((index, name))
+        match kind:
+            case "follow" if opening is None or opening.done():
+                self.opening[index, name] = asyncio.get_running_loop().create_task(self.follow(index, name))
+            case "give up" if opening is not None:
+                opening.cancel()
             case "leave":
                 sub = connection.outlet.subs.get(name)
                 if sub is not None and sub.channel.state is not None:
@@ -103,29 +119,12 @@ class Run:
                     sub.leave()
                     connection.outlet.send(Shown("left", name, told, STATE).frame)
             case "hang up":
-                for (index, _), opening in self.opening.items():
-                    if index == first:
-                        opening.cancel()
+                for (who, _), task in self.opening.items():
+                    if who == index:
+                        task.cancel()
                 connection.outlet.close()
-                self.connections[first] = Connection()
+                self.connections[index] = Connection()
                 self.check(connection, closed=True)
-            case "commit":
-                self.commit(name, Urgency(first))
-            case "publish":
-                if self.loses and first == 0 and len(self.unpublished[name]) > 2:
-                    self.unpublished[
-                        name
-                    ] = []  # on the way to us, that is; another node's hub would say the same
-                    self.broker.lost()
-                self.publish(name)
-            case "answer":
-                if self.queries:
-                    self.queries.pop(first % len(self.queries)).set()
-            case "room":
-                connection.drain(room=second)
-            case "turns":
-                for _ in range(first):
-                    await asyncio.sleep(0)
 
     async def settle(self) -> None:
         """No more surprises: every query answers, every transport has room, everything ends."""

@@ -22,9 +22,9 @@ def open_channel(name: str = "task:video_1") -> Channel:
     return channel
 
 
-def congested(**options: int) -> tuple[Connection, Channel]:
+def congested(limit: int = 1 << 20) -> tuple[Connection, Channel]:
     """A connection that follows a task and can write nothing at present."""
-    connection, channel = Connection(**options), open_channel()
+    connection, channel = Connection(limit=limit), open_channel()
     channel.join(connection.outlet, VIEW, plain)
     connection.outlet.pause()
     return connection, channel
@@ -118,6 +118,7 @@ def test_a_resume_stops_where_the_transport_fills_up_again() -> None:
     assert connection.outlet.congested
     channel.deliver(make_event(revision=6, urgency=STATE))
     assert connection.revisions() == [1, 2]
+    assert connection.outlet.kept_bytes == 4 * len(told((6, STATE))[0])
     connection.drain(room=4)
     assert connection.revisions() == [1, 2, 3, 4, 5, 6]
     assert connection.outlet.congested  # the last frame took the last room
@@ -259,9 +260,9 @@ def join(frames: list[bytes]) -> bytes:
     return b"[" + b",".join(frames) + b"]"
 
 
-def batching(timer: Timer, **options: int) -> tuple[Connection, Channel]:
+def batching(timer: Timer, limit: int = 1 << 20) -> tuple[Connection, Channel]:
     """A connection in a room, with batches."""
-    connection, room = Connection(**options), open_channel("user:ann")
+    connection, room = Connection(limit=limit), open_channel("user:ann")
     connection.outlet.batcher = Batcher(connection.outlet, join, BatchClock(0.1, timer))
     room.join(connection.outlet, VIEW, plain, batched=True)
     return connection, room

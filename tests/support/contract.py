@@ -1,5 +1,6 @@
 """A client of the *tasks* contract as its front-end team would write it: plain ``websockets`` and JSON."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any, Self
@@ -52,12 +53,14 @@ class ContractClient:
 
     async def closed(self, timeout: float = 20) -> int:
         """Receive until the server closes; the close code."""
-        try:
-            while True:
+        close = None
+        while close is None:
+            try:
                 await self.receive(timeout)
-        except websockets.ConnectionClosed as closed:
-            assert closed.rcvd is not None, "the socket was cut without a close frame"
-            return closed.rcvd.code
+            except websockets.ConnectionClosed as closed:
+                assert closed.rcvd is not None, "the socket was cut without a close frame"  # noqa: PT017
+                close = closed.rcvd
+        return close.code
 
     async def log_in(self, token: str, **more: Any) -> Message:
         await self.send("auth", {"token": token, **more})
@@ -72,7 +75,9 @@ class ContractClient:
     def of(self, task_id: str, *types: str) -> list[Message]:
         """The payloads received for a task, of the given types (default: those a subscriber gets)."""
         wanted: Sequence[str] = types or ("taskProgress", *FINAL)
-        return [m["payload"] for m in self.messages if m["type"] in wanted and m["payload"]["videoId"] == task_id]
+        return [
+            m["payload"] for m in self.messages if m["type"] in wanted and m["payload"]["videoId"] == task_id
+        ]
 
 
 def check_history(payloads: Sequence[Message]) -> None:
@@ -80,7 +85,7 @@ def check_history(payloads: Sequence[Message]) -> None:
     assert payloads, "nothing was received"
     revisions = [payload["revision"] for payload in payloads]
     assert revisions == sorted(set(revisions)), f"revisions repeat or go back: {revisions}"
-    for before, after in zip(payloads, payloads[1:], strict=False):
+    for before, after in itertools.pairwise(payloads):
         if "progress" in after and before["attempt"] == after["attempt"]:
             assert after["progress"] >= before["progress"], (before, after)
     ends = [payload for payload in payloads if payload["status"] in ("completed", "failed")]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, StringConstraints, model_validator
 
 from taskwire.api.common import InputModel, iso
 from taskwire.core.errors import ERRORS
@@ -207,6 +207,22 @@ def task_out(task: Task, absolute: Callable[[str], str], now: int) -> dict[str, 
 def json_size(value: Any) -> int:
     """Bytes of ``value`` as JSON."""
     return len(orjson.dumps(value))
+
+
+def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a model, complete in itself, for routes that read their body themselves."""
+    schema = model.model_json_schema(by_alias=True)
+    definitions = schema.pop("$defs", {})
+
+    def resolve(part: Any) -> Any:
+        if isinstance(part, dict):
+            if "$ref" in part:
+                return resolve(definitions.get(part["$ref"].rsplit("/", 1)[-1], {}))
+            return {key: resolve(value) for key, value in part.items()}
+        return [resolve(entry) for entry in part] if isinstance(part, list) else part
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
 
 
 TASK_EXAMPLE: dict[str, Any] = {

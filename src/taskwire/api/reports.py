@@ -5,10 +5,11 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 
-from taskwire.api.common import Reporter, json_response, services
-from taskwire.api.models import BatchedReportIn, ReportIn, json_size, problems
+from taskwire.api.common import caller, json_response, services
+from taskwire.api.models import BatchedReportIn, ReportIn, inline_schema, json_size, problems
 from taskwire.api.problems import readable_errors
 from taskwire.core.errors import InvalidRequest, TaskwireError
 from taskwire.core.tasks import Report
@@ -18,6 +19,7 @@ router = APIRouter(prefix="/api/v1", tags=["reports"])
 
 _batch = TypeAdapter(list[BatchedReportIn])
 _one = TypeAdapter(BatchedReportIn)
+_single = TypeAdapter(ReportIn)
 
 _OUTCOME = {"revision": 12, "outcome": "applied", "status": "PROCESSING", "attempt": 1}
 _REFUSED = {"error": {"code": "TASK_NOT_FOUND", "message": "There is no such task.", "retryable": False}}
@@ -46,19 +48,34 @@ def _check(report: ReportIn, limit: int) -> None:
         raise InvalidRequest(f"`error.details`: wanted at most {limit} bytes of JSON")
 
 
+def _body(schema: dict[str, Any], example: Any) -> dict[str, Any]:
+    """What OpenAPI says of a route that reads its body itself."""
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"requestBody": {"required": True, "content": content}, "security": [{"HTTPBearer": []}]}
+
+
 @router.post(
     "/tasks/{task_id}/reports",
     summary="Report on a task",
     description="`outcome` tells what became of the report: `applied`, `unchanged`, `stale` (behind what is known), "
     "`finished` (the task has ended; nothing changes it) or `old-attempt`. None of these needs to be sent again.",
+    openapi_extra=_body(
+        inline_schema(ReportIn), {"progress": 40, "message": "Frame 48", "estimatedTimeRemaining": 3}
+    ),
     responses={
         200: {"content": {"application/json": {"example": _OUTCOME}}},
         **problems("INVALID_REQUEST", "TASK_NOT_FOUND", "NOT_REPORTABLE", "UNAUTHORIZED", "UNAVAILABLE"),
     },
 )
-async def report_on_task(request: Request, task_id: str, body: ReportIn, principal: Reporter) -> Response:
-    _check(body, services(request).settings.max_metadata)
-    return json_response(_outcome(await services(request).tasks.report(principal, task_id, body.to_core())))
+async def report_on_task(request: Request, task_id: str) -> Response:
+    principal = await caller(request, "report")
+    try:
+        report = _single.validate_json(await request.body())
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in found]) from None
+    _check(report, services(request).settings.max_metadata)
+    return json_response(_outcome(await services(request).tasks.report(principal, task_id, report.to_core())))
 
 
 @router.post(
@@ -66,37 +83,27 @@ async def report_on_task(request: Request, task_id: str, body: ReportIn, princip
     summary="Report on many tasks",
     description="Takes the reports in their order, in one commit if they fit, and answers one outcome each, in the "
     "same order. A report that is refused has `error` in place of an outcome and does not hold up the others.",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["reports"],
-                        "additionalProperties": False,
-                        "properties": {"reports": {"type": "array", "items": {"type": "object"}}},
-                    },
-                    "example": {
-                        "reports": [
-                            {
-                                "taskId": "video_06gz9k2c5m8q4w7xj3t1nafrbe",
-                                "progress": 40,
-                                "message": "Frame 48",
-                            },
-                            {"taskId": "video_06gz9k2c5m8q4w7xj3t1nafrbf", "status": "COMPLETED"},
-                        ]
-                    },
-                }
-            },
-        }
-    },
+    openapi_extra=_body(
+        {
+            "type": "object",
+            "required": ["reports"],
+            "additionalProperties": False,
+            "properties": {"reports": {"type": "array", "items": inline_schema(BatchedReportIn)}},
+        },
+        {
+            "reports": [
+                {"taskId": "video_06gz9k2c5m8q4w7xj3t1nafrbe", "progress": 40, "message": "Frame 48"},
+                {"taskId": "video_06gz9k2c5m8q4w7xj3t1nafrbf", "status": "COMPLETED"},
+            ]
+        },
+    ),
     responses={
         200: {"content": {"application/json": {"example": {"outcomes": [_OUTCOME, _REFUSED]}}}},
         **problems("INVALID_REQUEST", "UNAUTHORIZED", "UNAVAILABLE"),
     },
 )
-async def report_on_tasks(request: Request, principal: Reporter) -> Response:
+async def report_on_tasks(request: Request) -> Response:
+    principal = await caller(request, "report")
     settings = services(request).settings
     try:
         body = orjson.loads(await request.body())

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from taskwire.api.common import Reader, WriterPrincipal, iso, json_response, parse_time, services
 from taskwire.api.models import TASK_EXAMPLE, JsonObject, TaskIn, json_size, problems, task_out
 from taskwire.core.errors import InvalidRequest
+from taskwire.core.filters import TaskFilter
 from taskwire.core.ids import is_id
 from taskwire.core.tasks import Task, TaskStatus
 from taskwire.services.tasks import TaskDraft
-from taskwire.store.tasks import TaskFilter
 
 router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
 

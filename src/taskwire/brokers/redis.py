@@ -1,7 +1,7 @@
 """The broker of several nodes: Redis pub/sub (a single server, or any node of a cluster, which passes news on to all).
 
-Local subscribers are told at once, without the way through Redis; what comes back from there is dropped by its revision.
-Redis keeps nothing: when its connection has been away, the hub is told to read its topics anew.
+Local subscribers are told at once, without the way through Redis; what comes back from there is dropped by its
+revision. Redis keeps nothing: when its connection has been away, the hub is told to read its topics anew.
 """
 
 import asyncio
@@ -149,7 +149,7 @@ class RedisBroker:
                     await self._pubsub.unsubscribe(name)
 
     async def _listen_for_ever(self, connected: "asyncio.Future[None]") -> None:
-        """Keep a subscribed connection. After a break: subscribe anew, then let the hub read what it may have missed."""
+        """Keep a subscribed connection. After a break subscribe anew, and let the hub read what it may have missed."""
         delay, first = 0.05, True
         while True:
             try:

@@ -1,5 +1,6 @@
 """Errors as people should see them: one clear line on standard error, exit code 2 for wrong use and 1 for failure."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from taskwire.store.migrate import MigrationError
 
 INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 DEBUG_OPTION = "--debug"
+DEBUG_VARIABLE = "TASKWIRE_DEBUG"
 
 
 class Failure(Exception):
@@ -49,7 +51,13 @@ class Commands(TyperGroup):
                 **extra,
             )
         except (Exception, KeyboardInterrupt) as error:
-            if DEBUG_OPTION in given and not isinstance(error, TyperException | KeyboardInterrupt):
+            debug = DEBUG_OPTION in given or os.environ.get(DEBUG_VARIABLE, "").lower() in (
+                "1",
+                "true",
+                "yes",
+                "on",
+            )
+            if debug and not isinstance(error, TyperException | KeyboardInterrupt):
                 raise
             code = explain(error)
         if not standalone_mode:

@@ -7,7 +7,7 @@ import typer
 
 from taskwire import logs
 from taskwire.cli import config, demo, doctor, key, login, migrate, serve, task, team, token, user, version
-from taskwire.cli.errors import DEBUG_OPTION, Commands
+from taskwire.cli.errors import DEBUG_OPTION, DEBUG_VARIABLE, Commands
 
 app = typer.Typer(
     cls=Commands,
@@ -23,7 +23,7 @@ app = typer.Typer(
 def main(
     context: typer.Context,
     debug: Annotated[
-        bool, typer.Option(DEBUG_OPTION, envvar="TASKWIRE_DEBUG", help="Show tracebacks and debug logs.")
+        bool, typer.Option(DEBUG_OPTION, envvar=DEBUG_VARIABLE, help="Show tracebacks and debug logs.")
     ] = False,
 ) -> None:
     context.obj = "debug" if debug else None

@@ -26,9 +26,9 @@ def serve(
     Everything else is set by environment variables, a `.env` file or a TOML file; `taskwire config` shows what is in
     effect. With nothing given it keeps all in `./data` and listens on 127.0.0.1:3000.
     """
-    settings = effective.load(**overrides(demo, listen, data, database, broker, config))
+    log_level = "debug" if context.obj == "debug" else None
+    settings = effective.load(**overrides(demo, listen, data, database, broker, config), log_level=log_level)
     effective.check(settings)
-    logs.configure(settings.log_format, "debug" if context.obj == "debug" else settings.log_level)
     _register_secrets(settings)
     for name, near in effective.unknown_variables().items():
         note(f"taskwire: {name} is no setting{f'; is {near} meant?' if near else '.'}", style="yellow")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from taskwire.cli.errors import INTERRUPTED
+from taskwire.cli.options import Json
 from taskwire.cli.output import (
     local_time,
     note,
@@ -25,8 +26,7 @@ from taskwire.client.rest import Rest
 
 app = typer.Typer(help="Tasks of a running server.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
-TaskIds = Annotated[list[str], typer.Argument(metavar="TASK_ID...", help="Ids of tasks.")]
+TaskIds = Annotated[list[str], typer.Argument(metavar="TASK_ID", help="Ids of tasks.")]
 Patience = Annotated[
     float | None,
     typer.Option("--patience", metavar="SECONDS", help="Give up after so long without a connection.", min=0),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from taskwire.core.events import Event, Urgency
-from taskwire.hub.outlet import Outlet, Receiver, Write
+from taskwire.hub.outlet import Outlet, Push, Receiver
 from taskwire.hub.ports import Framing, View
 
 log = structlog.get_logger(__name__)
@@ -17,17 +17,17 @@ GroupKey = tuple[View, Framing, str | None]
 class Group:
     """Subscribers of one channel that get the same bytes.
 
-    ``writes`` are those who are written to at once, ``held`` those who are not: congested or batching connections.
+    ``pushes`` are those who are sent to at once, ``held`` those who are not: congested or batching connections.
     ``tag`` is the user of a room's members, who is passed over when the event is told to them elsewhere.
     """
 
-    __slots__ = ("framing", "held", "tag", "view", "writes")
+    __slots__ = ("framing", "held", "pushes", "tag", "view")
 
     def __init__(self, view: View, framing: Framing, tag: str | None) -> None:
         self.view = view
         self.framing = framing
         self.tag = tag
-        self.writes: dict[Subscription, Write] = {}
+        self.pushes: dict[Subscription, Push] = {}
         self.held: dict[Subscription, Receiver] = {}
 
     def add(self, sub: "Subscription") -> None:
@@ -37,22 +37,22 @@ class Group:
         elif outlet.congested:
             self.held[sub] = outlet
         else:
-            self.writes[sub] = outlet.write
+            self.pushes[sub] = outlet.push
 
     def hold(self, sub: "Subscription", outlet: Outlet) -> None:
-        if not sub.batched and self.writes.pop(sub, None) is not None:
+        if not sub.batched and self.pushes.pop(sub, None) is not None:
             self.held[sub] = outlet
 
     def flow(self, sub: "Subscription", outlet: Outlet) -> None:
         if not sub.batched and self.held.pop(sub, None) is not None:
-            self.writes[sub] = outlet.write
+            self.pushes[sub] = outlet.push
 
     def discard(self, sub: "Subscription") -> None:
-        self.writes.pop(sub, None)
+        self.pushes.pop(sub, None)
         self.held.pop(sub, None)
 
     def __bool__(self) -> bool:
-        return bool(self.writes or self.held)
+        return bool(self.pushes or self.held)
 
 
 class Subscription:
@@ -81,9 +81,7 @@ class Channel:
 
     __slots__ = ("_on_empty", "count", "groups", "is_topic", "name", "pins", "ready", "state")
 
-    def __init__(
-        self, name: str, on_empty: Callable[["Channel"], None], *, is_topic: bool = False
-    ) -> None:
+    def __init__(self, name: str, on_empty: Callable[["Channel"], None], *, is_topic: bool = False) -> None:
         self.name = name
         self.is_topic = is_topic
         self.groups: dict[GroupKey, Group] = {}
@@ -148,14 +146,22 @@ class Channel:
             frame = self._frame(group, event, made)
             if frame is None:
                 continue
-            # A copy of each, since a write may fill a transport, which moves its subscription between the two.
+            # A copy of each, since a connection that cannot take all is moved from the one to the other.
             held = list(group.held.items()) if group.held else ()
-            writes = list(group.writes.values())
-            for write in writes:
-                write(frame)
+            pushes = list(group.pushes.items())
+            size = len(frame)
+            for sub, push in pushes:
+                try:
+                    sent = push(frame)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    continue  # the peer is gone; the transport is about to say so
+                if sent != size:
+                    sub.outlet.write(frame[sent:])  # the transport keeps it, and calls ``pause``
             for sub, receiver in held:
                 receiver.offer(sub, event, frame)
-            deliveries += len(writes) + len(held)
+            deliveries += len(pushes) + len(held)
         if own and event.urgency is Urgency.FINAL:
             self._finish()
         return deliveries
@@ -176,6 +182,6 @@ class Channel:
     def _finish(self) -> None:
         """The topic has ended and everybody has been told: end the subscriptions."""
         for group in list(self.groups.values()):
-            for sub in [*group.writes, *group.held]:
+            for sub in [*group.pushes, *group.held]:
                 self._detach(sub)
         self.release()

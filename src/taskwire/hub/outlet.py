@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from taskwire.hub.channel import Subscription
 
 Write = Callable[[bytes], None]
+Push = Callable[[bytes], int]
+"""Sends as much of a frame as goes without waiting, and gives how many bytes that was; may raise as a socket does."""
 Join = Callable[[list[bytes]], bytes]
 
 
@@ -33,14 +35,28 @@ class Receiver(Protocol):
 
 
 class Outlet:
-    """One connection. ``write`` sends now; ``overflow`` is called once when more than ``limit`` bytes are kept."""
+    """One connection. ``overflow`` is called once when more than ``limit`` bytes are kept.
+
+    ``write`` takes a frame whole, and calls ``pause`` if the kernel did not take all of it. ``push``, where given, is
+    the shorter way: straight to the socket, used only while nothing waits in the transport
+    (docs/decisions/0011-straight-to-the-socket.md).
+    """
 
     __slots__ = (
-        "_kept", "_kept_bytes", "_limit", "_overflow", "_serial", "_stats", "batcher", "congested", "subs", "write",
+        "_kept", "_kept_bytes", "_limit", "_overflow", "_serial", "_stats", "batcher", "congested", "push", "subs", "write",
     )  # fmt: skip
 
-    def __init__(self, write: Write, *, limit: int, overflow: Callable[[], None], stats: OutletStats) -> None:
+    def __init__(
+        self,
+        write: Write,
+        *,
+        limit: int,
+        overflow: Callable[[], None],
+        stats: OutletStats,
+        push: Push | None = None,
+    ) -> None:
         self.write = write
+        self.push = push or self._write_all
         self.subs: dict[str, Subscription] = {}
         self.congested = False
         self.batcher: Batcher | None = None
@@ -56,6 +72,11 @@ class Outlet:
     def kept_bytes(self) -> int:
         """Bytes waiting for the connection, not counting what its transport holds."""
         return self._kept_bytes + (0 if self.batcher is None else self.batcher.kept_bytes)
+
+    def _write_all(self, frame: bytes) -> int:
+        """``push`` over a transport that takes everything."""
+        self.write(frame)
+        return len(frame)
 
     def send(self, frame: bytes) -> None:
         """Send a frame that must not get lost, in order with everything else: answers, snapshots, errors."""

@@ -40,7 +40,9 @@ class Edge:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > self._max_body:
-                raise HTTPException(413, wanted)  # the one exception that the routes let pass while reading a body
+                raise HTTPException(
+                    413, wanted
+                )  # the one exception that the routes let pass while reading a body
             return message
 
         async def tagged(message: Message) -> None:
@@ -72,7 +74,8 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.state.runtime = runtime
     app.state.metrics = Metrics(runtime)
     add_problem_handlers(app)
-    for router in (auth.router, accounts.router, tasks.router, reports.router, system.router, files.router):
+    # Routes are tried in order; those that producers call all the time come first.
+    for router in (reports.router, tasks.router, auth.router, accounts.router, system.router, files.router):
         app.include_router(router)
     origins = runtime.settings.origins
     app.add_middleware(

@@ -76,6 +76,7 @@ class Runtime:
             clock=now_ms,
             max_waiting=settings.render_queue,
         )
+        accounts = AccountService(Accounts(database), settings, installation_secret(settings), clock=now_ms)
         self.services = Services(
             settings=settings,
             database=database,
@@ -84,9 +85,7 @@ class Runtime:
             hub=Hub(broker, tasks.load),
             reader=reader,
             tasks=tasks,
-            accounts=AccountService(
-                Accounts(database), settings, installation_secret(settings), clock=now_ms
-            ),
+            accounts=accounts,
             dispatcher=Dispatcher(
                 tasks=tasks,
                 reader=reader,
@@ -98,6 +97,7 @@ class Runtime:
             ),
             retention=Retention(
                 reader=reader,
+                accounts=accounts,
                 providers=providers.values(),
                 clock=now_ms,
                 keep_tasks=settings.retention_tasks,

@@ -55,7 +55,7 @@ class WebSocketConnection(asyncio.Protocol):
         "_counted",
         "_last_seen",
         "_outlet",
-        "_transport",
+        "_socket", "_transport",
         "_wire",
         "deadline",
     )  # fmt: skip
@@ -77,6 +77,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._outlet: Outlet | None = None
         self._address = ""
         self._counted = False
+        self._socket: socket.socket | None = None
         self._aborting = False
         self._last_seen = context.session.sweep.now
         self.deadline = 0.0
@@ -86,7 +87,9 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         settings = self._context.session.settings
-        self._transport.set_write_buffer_limits(high=settings.ws_write_buffer)
+        # With no room in the transport, a write goes to the kernel at once, and what the kernel does not take pauses
+        # us at once: so "not paused" means that nothing waits, and the hub may send straight to the socket.
+        self._transport.set_write_buffer_limits(high=0)
         if settings.ws_send_buffer:
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.ws_send_buffer)
@@ -94,7 +97,10 @@ class WebSocketConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._last_seen = self._context.session.sweep.now
-        self._pump(self._wire.receive(data))
+        events = self._wire.receive(data)
+        if self._wire.open:
+            self._flush()  # pongs as soon as is practical (RFC 6455 section 5.5.2); a close goes after the replies
+        self._pump(events)
 
     def eof_received(self) -> None:
         self._pump(self._wire.receive_eof())
@@ -116,6 +122,9 @@ class WebSocketConnection(asyncio.Protocol):
             self._counted = False
             context.session.connections.leave(self._address)
         self._end(1006)
+        if self._socket is not None:
+            self._socket.detach()  # the transport closes the descriptor; it must not be closed, or used, again
+            self._socket = None
         self._transport = None
 
     def shutdown(self) -> None:
@@ -193,6 +202,7 @@ class WebSocketConnection(asyncio.Protocol):
             limit=session.settings.ws_write_limit,
             overflow=self._too_slow,
             stats=session.hub.stats.outlets,
+            push=self._straight_to_the_socket(transport),
         )
         id = "session_" + secrets.token_hex(16)
         session.connections.enter(self._address)
@@ -200,6 +210,14 @@ class WebSocketConnection(asyncio.Protocol):
         context.all[self] = None
         session.sweep.add(self)
         self._client = ClientSession(session, self, dialect, self._outlet, self._wire.framing, id)
+
+    def _straight_to_the_socket(self, transport: asyncio.Transport) -> Callable[[bytes], int] | None:
+        """The socket's own ``send``, which costs a sixth less than the transport's ``write``; not through TLS."""
+        wrapped = transport.get_extra_info("socket")
+        if wrapped is None or transport.get_extra_info("sslcontext") is not None:
+            return None
+        self._socket = socket.socket(wrapped.family, wrapped.type, wrapped.proto, wrapped.fileno())
+        return self._socket.send
 
     # Outgoing, and the end
 

@@ -1,10 +1,11 @@
-"""Removes what is past its time: finished tasks with their events and files, and old Idempotency-Keys."""
+"""Removes what is past its time: finished tasks with events and files, Idempotency-Keys, refresh tokens."""
 
 import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
 
+from taskwire.services.accounts import AccountService
 from taskwire.services.ports import Provider, Runner
 from taskwire.store.tasks import TaskReader
 
@@ -20,6 +21,7 @@ class Retention:
         self,
         *,
         reader: TaskReader,
+        accounts: AccountService,
         providers: Iterable[Provider],
         clock: Callable[[], int],
         keep_tasks: float,
@@ -27,6 +29,7 @@ class Retention:
         interval: float,
     ) -> None:
         self._reader = reader
+        self._accounts = accounts
         self._runners = [provider for provider in providers if isinstance(provider, Runner)]
         self._clock = clock
         self._keep_tasks_ms = int(keep_tasks * 1000)
@@ -54,6 +57,7 @@ class Retention:
         """Remove everything that is past its time now; the number of tasks removed."""
         now, removed = self._clock(), 0
         await self._reader.expire_idempotency_keys(now - self._keep_keys_ms)
+        await self._accounts.purge()
         while self._keep_tasks_ms:
             ids = await self._reader.expire(now - self._keep_tasks_ms, limit=_AT_ONCE)
             for id in ids:

@@ -9,6 +9,7 @@ import orjson
 
 from taskwire.core.errors import InvalidRequest, NotFound, TaskwireError
 from taskwire.core.events import Event
+from taskwire.core.filters import TaskFilter
 from taskwire.core.ids import new_id
 from taskwire.core.principals import Principal
 from taskwire.core.tasks import (
@@ -29,7 +30,7 @@ from taskwire.core.tasks import (
 from taskwire.services.loader import BatchLoader
 from taskwire.services.ports import Provider, Runner
 from taskwire.store.entities import Command, EntityTable, Guard
-from taskwire.store.tasks import TaskFilter, TaskReader, TimelineEntry, task_event
+from taskwire.store.tasks import TaskReader, TimelineEntry, task_event
 from taskwire.store.writer import Writer
 
 INTERRUPTED = TaskError("INTERRUPTED", "The work was interrupted too often.", None, True)

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, and_, delete, func, insert, or_, select, upda
 
 from taskwire.core.codec import progress_to_row, state_to_row, task_from_row, task_to_columns
 from taskwire.core.events import Event, Urgency, task_channel, team_channel, user_channel
-from taskwire.core.tasks import PROCESSING, QUEUED, TERMINAL, Task, TaskStatus
+from taskwire.core.filters import TaskFilter
+from taskwire.core.tasks import PROCESSING, QUEUED, TERMINAL, Task
 from taskwire.store import schema
 from taskwire.store.database import Database
 from taskwire.store.entities import LogEntry
@@ -47,7 +48,9 @@ class TaskTable:
             moved = was.status is not now.status or was.attempt != now.attempt or was.result is not now.result
             (rest if moved else progress).append(new)
         if progress:
-            connection.execute(self._sql["task_progress"], {"rows": _text([progress_to_row(t) for t in progress])})
+            connection.execute(
+                self._sql["task_progress"], {"rows": _text([progress_to_row(t) for t in progress])}
+            )
         if rest:
             connection.execute(self._sql["task_update"], {"rows": _text([state_to_row(t) for t in rest])})
 
@@ -88,20 +91,6 @@ def task_event(task: Task, urgency: Urgency | None = None, committed_at: float =
     return Event(
         task_channel(spec.id), task.state.revision, urgency, task, spec.owner_id, rooms, committed_at
     )
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFilter:
-    """Which tasks a list shows. ``owner_ids``/``team_ids`` None together: everybody's (admins)."""
-
-    owner_ids: Sequence[str] | None = None
-    team_ids: Sequence[str] | None = None
-    statuses: Sequence[TaskStatus] = ()
-    providers: Sequence[str] = ()
-    text: str = ""
-    created_from: int | None = None
-    created_to: int | None = None
-    updated_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

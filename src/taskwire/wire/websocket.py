@@ -117,7 +117,8 @@ class WebSocketSession:
             else:
                 self._parts = [bytes(frame.data)]
         elif opcode is Opcode.CONT and self._parts is not None:
-            self._parts.append(bytes(frame.data))
+            if frame.data:  # empty ones count towards no limit, and there may be any number of them
+                self._parts.append(bytes(frame.data))
             if frame.fin:
                 data, self._parts = b"".join(self._parts), None
                 self._message(data, found)
@@ -149,6 +150,8 @@ class WebSocketSession:
 
     def accept(self, request: Request, subprotocol: str | None = None) -> bool:
         """Answer the handshake; False if the request is no valid one (the refusal is in ``take``)."""
+        if self._protocol.eof_sent:  # by what came behind the request without waiting for the answer
+            return False
         response = self._protocol.accept(request)
         if response.status_code == 101 and subprotocol is not None:
             self._protocol.subprotocol = Subprotocol(subprotocol)
@@ -165,6 +168,8 @@ class WebSocketSession:
 
     def reject(self, status: int, text: str, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Refuse the handshake with an HTTP response."""
+        if self._protocol.eof_sent:
+            return
         response: Response = self._protocol.reject(status, text)
         for name, value in headers:
             response.headers[name] = value
