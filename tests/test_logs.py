@@ -109,13 +109,13 @@ def test_ids_of_the_context(lines: Lines, log: Any) -> None:
 
     asyncio.run(main())
     found = lines()
-    one = {line["number"]: line["request_id"] for line in found if line["event"] == "one"}
+    one = {line["number"]: line["requestId"] for line in found if line["event"] == "one"}
     assert one == {0: "req_0", 1: "req_1", 2: "req_2"}
-    assert {(line["event"], line["request_id"]) for line in found if line["event"].startswith("two")} == {
+    assert {(line["event"], line["requestId"]) for line in found if line["event"].startswith("two")} == {
         ("two 0", "req_0"), ("two 1", "req_1"), ("two 2", "req_2"),
     }  # fmt: skip
-    assert not any({"request_id", "user"} & line.keys() for line in found if line["event"] == "after")
-    assert found[-1]["connection_id"] == "c_1"
+    assert not any({"requestId", "user"} & line.keys() for line in found if line["event"] == "after")
+    assert found[-1]["connectionId"] == "c_1"
 
 
 def test_stdlib_records(lines: Lines) -> None:
@@ -143,7 +143,7 @@ def test_uvicorn_access_is_one_event(lines: Lines) -> None:
     assert first.pop("timestamp")
     assert first == {
         "level": "info", "event": "request", "method": "GET", "path": "/ws?token=***&x=1", "status": 200,
-        "client": "127.0.0.1:5000", "request_id": "req_1",
+        "client": "127.0.0.1:5000", "requestId": "req_1",
     }  # fmt: skip
     assert second["level"] == "debug"
 

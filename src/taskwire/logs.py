@@ -144,7 +144,7 @@ def bind(**fields: Any) -> Bound:
 
 def bind_request(request_id: str) -> Bound:
     """Put the request's id on every line written while it is served."""
-    return bind(request_id=request_id)
+    return bind(requestId=request_id)
 
 
 def bind_connection(connection_id: str) -> Bound:
@@ -153,7 +153,7 @@ def bind_connection(connection_id: str) -> Bound:
     In callbacks of an ``asyncio.Protocol`` use it as ``with bind_connection(id):``, since uvloop runs the callbacks of
     all connections in one context.
     """
-    return bind(connection_id=connection_id)
+    return bind(connectionId=connection_id)
 
 
 def configure(log_format: Format = "auto", level: str = "info", *, stream: TextIO | None = None) -> None:

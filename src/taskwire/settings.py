@@ -163,6 +163,11 @@ class Settings(BaseSettings):
     drain_time: Seconds = Field(5, description="Time over which clients are told to come back at a restart.")
     shutdown_timeout: Seconds = Field(10, description="Time that requests under way have at a shutdown.")
 
+    access_recheck: Seconds = Field(
+        15,
+        description="Time between looks whether users' rights were changed on another node or by the command line.",
+    )
+
     # REST
     max_body: Bytes = Field(8 * 1024 * 1024, description="Largest request body.")
     max_prompt: Count = Field(10_000, description="Longest prompt, in characters.")

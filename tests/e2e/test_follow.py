@@ -1,6 +1,7 @@
 """A generation followed live to its end over ``/ws``, by clients written from the contract alone."""
 
 import io
+import sys
 from typing import Any
 
 import anyio
@@ -234,3 +235,41 @@ async def test_foreign_and_unknown_tasks_are_the_same_not_found(server: ServerPr
         unknown = rest.get("/api/v1/tasks/video_00000000000000000000000000")
     assert missing.status_code == unknown.status_code == 404
     assert missing.json() == unknown.json()
+
+
+async def test_rights_taken_away_by_another_process_end_what_is_open(start_server: Any) -> None:
+    server: ServerProcess = start_server(env={"TASKWIRE_ACCESS_RECHECK": "0.3"})
+    admin = server.login()
+    with server.client(admin) as rest:
+        body = {"username": "anna", "password": "password of anna"}
+        assert rest.post("/api/v1/users", json=body).status_code == 201
+    async with await ContractClient.open(server.ws_url()) as client:
+        await client.log_in(server.login("anna", "password of anna"))
+        with anyio.fail_after(scaled(30)):
+            command = [sys.executable, "-m", "taskwire", "user", "disable", "anna", "--data", str(server.data)]
+            await anyio.run_process(command, cwd=server.folder)
+        assert await client.closed() == 4003
+    assert client.messages[-1]["payload"]["code"] == "UNAUTHORIZED"
+
+
+async def test_a_member_of_a_team_follows_its_tasks_and_stops_when_they_leave(server: ServerProcess) -> None:
+    admin = server.login()
+    with server.client(admin) as rest:
+        body = {"username": "anna", "password": "password of anna"}
+        anna = rest.post("/api/v1/users", json=body).json()["userId"]
+        team = rest.post("/api/v1/teams", json={"name": "Studio"}).json()["teamId"]
+        rest.put(f"/api/v1/teams/{team}/members/{anna}").raise_for_status()
+    async with await ContractClient.open(server.ws_url()) as client:
+        await client.log_in(server.login("anna", "password of anna"))
+        task_id = create(server, admin, provider="external", teamId=team)
+        assert (await client.until("taskUpdated"))["payload"]["videoId"] == task_id
+        await client.follow(task_id)
+        await client.until("taskProgress")
+        with server.client(admin) as rest:
+            rest.delete(f"/api/v1/teams/{team}/members/{anna}").raise_for_status()
+        gone = (await client.until("error"))["payload"]
+        assert gone["code"] == "TASK_NOT_FOUND"
+        assert gone["details"]["videoId"] == task_id
+        report(server, admin, task_id, status="COMPLETED")
+        await client.send("ping", id="after")
+        assert (await client.receive())["id"] == "after", "news of a team that was left"

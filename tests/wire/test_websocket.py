@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -498,6 +498,7 @@ likely = st.builds(
 anything = st.one_of(likely, likely, frames_, st.binary(max_size=300))
 
 
+@settings(max_examples=500)
 @given(st.lists(anything, max_size=12), st.booleans(), st.booleans(), st.booleans())
 def test_no_bytes_do_worse_than_to_end_the_connection(
     wire: list[bytes], compressed: bool, together: bool, we_close: bool
@@ -516,7 +517,6 @@ def test_no_bytes_do_worse_than_to_end_the_connection(
     assert found[-1] is closes[0]
     assert session.done
     assert not session.open
-    assert session.receive(frame(TEXT, b"late")) == [] if not session._protocol.reader.eof else True
 
 
 @given(

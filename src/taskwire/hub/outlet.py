@@ -43,7 +43,8 @@ class Outlet:
     """
 
     __slots__ = (
-        "_kept", "_kept_bytes", "_limit", "_overflow", "_serial", "_stats", "batcher", "congested", "push", "subs", "write",
+        "_kept", "_kept_bytes", "_limit", "_overflow", "_serial", "_stats", "batcher", "congested", "push", "subs",
+        "write",
     )  # fmt: skip
 
     def __init__(

@@ -3,7 +3,6 @@
 import secrets
 from typing import Final
 
-import structlog
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -13,6 +12,7 @@ from taskwire import __version__
 from taskwire.api import accounts, auth, files, reports, system, tasks
 from taskwire.api.problems import add_problem_handlers, problem
 from taskwire.core.errors import TaskwireError
+from taskwire.logs import bind_request
 from taskwire.server.metrics import Metrics
 from taskwire.server.runtime import Runtime
 
@@ -50,7 +50,7 @@ class Edge:
                 message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with bind_request(request_id):
             length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
             if length.isdigit() and int(length) > self._max_body:
                 answer = problem(TaskwireError("MESSAGE_TOO_LARGE", wanted), Request(scope))

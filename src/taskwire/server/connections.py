@@ -56,6 +56,10 @@ class Connections:
             if not sessions:
                 del self._users[user_id]
 
+    def users(self) -> list[str]:
+        """The ids of the users that are logged in."""
+        return list(self._users)
+
     def of_user(self, user_id: str) -> list["ClientSession"]:
         """The logged-in sessions of one user."""
         return list(self._users.get(user_id, ()))

@@ -94,36 +94,41 @@ async def _serve(settings: Settings) -> int:
     except OSError as error:
         sys.stderr.write(f"taskwire: {error.strerror or error}\n")
         return 1
-    runtime = Runtime(settings)
-    password = await runtime.start()
-    config = uvicorn.Config(
-        create_app(runtime),
-        http="httptools",
-        ws=cast(Any, functools.partial(WebSocketConnection, runtime.socket_context)),
-        lifespan="off",
-        log_config=None,
-        access_log=settings.log_level == "debug",
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
-        server_header=False,
-        backlog=4096,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(settings.shutdown_timeout) or 1,
-    )
-    server = Server(config, runtime)
-    _announce(settings, sockets, password)
-    # What exists now lives as long as the process: keep the collector from going over it again and again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
     try:
-        await server.serve(sockets)
+        await _serve_on(sockets, settings)
     finally:
-        await runtime.stop()
         for sock in sockets:
             sock.close()
     log.info("server.stopped")
     return 0
+
+
+async def _serve_on(sockets: list[socket.socket], settings: Settings) -> None:
+    runtime = Runtime(settings)
+    try:
+        password = await runtime.start()
+        config = uvicorn.Config(
+            create_app(runtime),
+            http="httptools",
+            ws=cast(Any, functools.partial(WebSocketConnection, runtime.socket_context)),
+            lifespan="off",
+            log_config=None,
+            access_log=settings.log_level == "debug",
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
+            server_header=False,
+            backlog=4096,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(settings.shutdown_timeout) or 1,
+        )
+        _announce(settings, sockets, password)
+        # What exists now lives as long as the process: keep the collector from going over it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        await Server(config, runtime).serve(sockets)
+    finally:
+        await runtime.stop()
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -18,6 +18,7 @@ from taskwire.hub.outlet import BatchClock
 from taskwire.providers import create_providers
 from taskwire.server.connections import Connections
 from taskwire.server.origins import TrustedProxies
+from taskwire.server.recheck import Recheck
 from taskwire.server.session import SessionContext
 from taskwire.server.sweep import Sweep
 from taskwire.server.websocket import SocketContext, WebSocketConnection
@@ -116,6 +117,12 @@ class Runtime:
             heartbeat_interval=settings.ws_heartbeat_interval_ms / 1000,
             ping_interval=settings.ws_ping_interval,
         )
+        self.recheck = Recheck(
+            accounts,
+            self.connections,
+            interval=settings.access_recheck,
+            changed=accounts.changed_elsewhere,
+        )
         self.sockets: dict[WebSocketConnection, None] = {}
         self.socket_context = self._socket_context()
 
@@ -163,6 +170,7 @@ class Runtime:
         await services.dispatcher.start()
         services.retention.start()
         self.sweep.start()
+        self.recheck.start()
         self.ready = True
         return password
 
@@ -175,6 +183,7 @@ class Runtime:
         self.ready = False
         services = self.services
         self.sweep.close()
+        await self.recheck.close()
         await services.retention.close()
         await services.dispatcher.close()
         await services.writer.close()

@@ -19,6 +19,7 @@ from taskwire.core.principals import Principal
 from taskwire.hub.hub import Hub
 from taskwire.hub.outlet import BatchClock, Batcher, Outlet
 from taskwire.hub.ports import Framing
+from taskwire.logs import bind_connection
 from taskwire.server.connections import Connections
 from taskwire.server.sweep import Sweep
 from taskwire.services.accounts import AccountService
@@ -111,7 +112,7 @@ class ClientSession:
         except BadMessage as bad:
             item = bad
         except Exception:
-            log.exception("session.decode_failed", connection_id=self.id)
+            log.exception("session.decode_failed", connectionId=self.id)
             item = BadMessage(TaskwireError("INTERNAL_ERROR"))
         self._put(item)
 
@@ -156,7 +157,7 @@ class ClientSession:
             self._line.pause_reading()
 
     async def _work(self) -> None:
-        structlog.contextvars.bind_contextvars(connection_id=self.id)
+        bind_connection(self.id)
         inbox = self._inbox
         assert inbox is not None
         try:
@@ -364,7 +365,7 @@ class ClientSession:
         except TaskwireError as error:
             self._send(self.dialect.error(error, request.id, task_id))
         except Exception:
-            log.exception("session.refresh_failed", task_id=task_id)
+            log.exception("session.refresh_failed", taskId=task_id)
             self._send(self.dialect.error(TaskwireError("INTERNAL_ERROR"), request.id, task_id))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

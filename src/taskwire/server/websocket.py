@@ -240,7 +240,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._context.session.connections.closed[code] += 1
             user = None if client.principal is None else client.principal.user_id
             log.debug(
-                "connection.closed", connection_id=client.id, code=code, user_id=user, address=self._address
+                "connection.closed", connectionId=client.id, code=code, userId=user, address=self._address
             )
             client.close()
 

@@ -149,8 +149,9 @@ class AccessControl:
             hook(user_id)
 
     def forget_all(self) -> None:
-        """Read every row anew, without telling anybody (a team's name has changed)."""
+        """Read every row anew, without telling anybody (a team's name has changed, or another process was here)."""
         self._users.clear()
+        self._keys.clear()
 
     async def close(self) -> None:
         if self._touching is not None:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -110,6 +110,21 @@ class AccountService:
             return None  # another node was first
         log.info("user.created", userId=user.id, username=user.username, isAdmin=True)
         return None if given else password
+
+    async def rights(self, user_ids: Sequence[str]) -> dict[str, Hashable]:
+        """What decides about the rights of users, to be compared with what it was; absent: removed or disabled."""
+        found = await self._accounts.access(user_ids)
+        keys = await self._accounts.valid_keys(user_ids)
+        return {
+            id: (a.user.token_epoch, a.user.is_admin, frozenset(team.id for team in a.teams), keys.get(id))
+            for id, a in found.items()
+            if a.user.disabled_at is None
+        }
+
+    def changed_elsewhere(self, user_id: str) -> None:
+        """Another process has changed the user's rights: what is in memory counts no more."""
+        self._access.forget_all()
+        self._access.changed(user_id)
 
     async def purge(self) -> int:
         """Remove refresh tokens past their time; returns how many."""

@@ -134,7 +134,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             stopping = self._loop_task is None or self._loop_task.cancelling() > 0
         except Exception:
-            log.exception("dispatch.work_failed", task_id=id)
+            log.exception("dispatch.work_failed", taskId=id)
         finally:
             self._running.pop(id, None)
             self._wake.set()
@@ -142,7 +142,7 @@ class Dispatcher:
             try:
                 await self._reader.release([id], self._node)
             except Exception:
-                log.warning("dispatch.release_failed", task_id=id, exc_info=True)
+                log.warning("dispatch.release_failed", taskId=id, exc_info=True)
 
     async def _attempt(self, runner: Runner, task: Task, actor: str) -> None:
         attempt = task.state.attempt
@@ -155,9 +155,9 @@ class Dispatcher:
         try:
             await runner.run(task, send)
         except Superseded:
-            log.info("dispatch.superseded", task_id=task.spec.id, attempt=attempt)
+            log.info("dispatch.superseded", taskId=task.spec.id, attempt=attempt)
         except Exception as error:
-            log.exception("dispatch.attempt_failed", task_id=task.spec.id, attempt=attempt)
+            log.exception("dispatch.attempt_failed", taskId=task.spec.id, attempt=attempt)
             reason = TaskError(
                 "PROVIDER_ERROR", f"{task.spec.provider} failed: {type(error).__name__}", None, True
             )
@@ -185,5 +185,5 @@ class Dispatcher:
                 continue
             for id in held:
                 if id not in kept and (work := self._running.get(id)) is not None:
-                    log.warning("dispatch.lease_lost", task_id=id)
+                    log.warning("dispatch.lease_lost", taskId=id)
                     work.cancel()

@@ -305,6 +305,17 @@ class Accounts:
         query = select(api_keys).where(api_keys.c.user_id == user_id, api_keys.c.id > after)
         return await self._all(ApiKey, query.order_by(api_keys.c.id).limit(limit))
 
+    async def valid_keys(self, user_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+        """The ids of the keys of users that are not revoked, by user id; users without any are left out."""
+        query = select(api_keys.c.user_id, api_keys.c.id).where(
+            api_keys.c.user_id.in_(user_ids), api_keys.c.revoked_at.is_(None)
+        )
+        found: dict[str, set[str]] = {}
+        async with self._database.read() as connection:
+            for user_id, key_id in await connection.execute(query):
+                found.setdefault(user_id, set()).add(key_id)
+        return {user_id: frozenset(ids) for user_id, ids in found.items()}
+
     async def revoke_key(self, key_id: str, now: int) -> None:
         """Has no effect on a key that is revoked already, or unknown."""
         query = update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
