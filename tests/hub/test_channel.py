@@ -7,7 +7,7 @@ import pytest
 from taskwire.core.events import Event, Urgency
 from taskwire.hub.channel import Channel
 from taskwire.hub.outlet import Outlet, OutletStats
-from tests.support.hub import Connection, PlainView, plain
+from tests.support.hub import Connection, PlainView, SocketConnection, plain
 from tests.support.tasks import make_event
 
 PROGRESS, STATE, FINAL = Urgency.PROGRESS, Urgency.STATE, Urgency.FINAL
@@ -188,6 +188,35 @@ def test_subscribers_that_leave_while_they_are_told_do_no_harm() -> None:
     told = len(written)
     channel.deliver(make_event(revision=2))
     assert (channel.count, len(written)) == (0, told)
+
+
+def test_what_a_socket_does_not_take_is_left_to_the_transport() -> None:
+    channel = Channel("task:video_1", Emptied())
+    half, full, free = SocketConnection(room=30), SocketConnection(room=0), SocketConnection(room=1000)
+    for connection in (half, full, free):
+        channel.join(connection.outlet, PlainView(), connection.framing)
+    for revision in range(1, 5):
+        channel.deliver(make_event(revision=revision, urgency=STATE))
+    assert [connection.outlet.congested for connection in (half, full, free)] == [True, True, False]
+    for connection in (half, full):
+        connection.drain()
+        assert connection.read == free.read
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), BrokenPipeError(), OSError(9, "Bad file descriptor")]
+)
+def test_a_socket_whose_peer_is_gone_does_not_hurt_the_others(error: OSError) -> None:
+    channel, gone, there = Channel("task:video_1", Emptied()), Connection(), Connection()
+
+    def push(frame: bytes) -> int:
+        raise error
+
+    gone.outlet.push = push
+    for connection in (gone, there):
+        channel.join(connection.outlet, PlainView(), plain)
+    channel.deliver(make_event(revision=1))
+    assert (gone.written, there.revisions()) == ([], [1])
 
 
 @pytest.mark.parametrize("fault", ["view", "framing"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from taskwire.core.events import Event, Urgency
 from taskwire.hub.hub import Hub
-from tests.support.hub import Connection, ManualBroker, PlainView, Shown, follow
+from tests.support.hub import Connection, ManualBroker, PlainView, Shown, SocketConnection, follow
 from tests.support.tasks import make_event
 
 PROGRESS, STATE, FINAL = Urgency.PROGRESS, Urgency.STATE, Urgency.FINAL
@@ -61,12 +61,16 @@ class Run:
         self.broker = ManualBroker()
         self.hub = Hub(self.broker, self.load)
         self.view = PlainView()
-        self.connections = [Connection() for _ in range(CONNECTIONS)]
-        self.congested = [False] * CONNECTIONS
+        self.connections = [self.connect(index) for index in range(CONNECTIONS)]
         for index in range(TOPICS):
             name = f"task:video_{index}"
             self.events[name] = [make_event(name, 1, STATE)]
             self.unpublished[name] = []
+
+    @staticmethod
+    def connect(index: int) -> Connection:
+        """Every other one is written to through a socket, frame by frame or in parts."""
+        return SocketConnection(room=1000) if index % 2 else Connection()
 
     def commit(self, name: str, urgency: Urgency) -> None:
         last = self.events[name][-1]
@@ -101,7 +105,7 @@ class Run:
                 for _ in range(first):
                     await asyncio.sleep(0)
             case "room":
-                self.connections[first].drain(room=second)
+                self.connections[first].drain(room=second if first % 2 == 0 else 15 * second)
             case _:
                 self.people(kind, first, name)
 
@@ -117,13 +121,13 @@ class Run:
                 if sub is not None and sub.channel.state is not None:
                     told = sub.channel.state.revision
                     sub.leave()
-                    connection.outlet.send(Shown("left", name, told, STATE).frame)
+                    connection.outlet.send(connection.framing(Shown("left", name, told, STATE).frame))
             case "hang up":
                 for (who, _), task in self.opening.items():
                     if who == index:
                         task.cancel()
                 connection.outlet.close()
-                self.connections[index] = Connection()
+                self.connections[index] = self.connect(index)
                 self.check(connection, closed=True)
 
     async def settle(self) -> None:

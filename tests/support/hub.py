@@ -49,6 +49,8 @@ def plain(message: bytes) -> bytes:
 class Connection:
     """An outlet over a transport that takes ``room`` more frames and then asks for a pause, as asyncio's do."""
 
+    framing = staticmethod(plain)
+
     def __init__(
         self, *, room: float = float("inf"), limit: int = 1 << 20, stats: OutletStats | None = None
     ) -> None:
@@ -82,6 +84,60 @@ class Connection:
         return [shown.revision for shown in self.shown if shown.topic == topic and shown.kind == kind]
 
 
+def line(message: bytes) -> bytes:
+    """The framing that ends each message."""
+    return message + b"\n"
+
+
+class SocketConnection(Connection):
+    """An outlet over a socket whose kernel buffer has room for so many bytes, and a transport that keeps the rest.
+
+    Frames are pushed straight to the socket while nothing waits in the transport; ``written`` is what the peer reads.
+    """
+
+    framing = staticmethod(line)
+
+    def __init__(self, *, room: int, limit: int = 1 << 20) -> None:
+        super().__init__(room=room, limit=limit)
+        self.outlet = Outlet(
+            self._write, limit=limit, overflow=self._overflow, stats=OutletStats(), push=self._push
+        )
+        self.read = bytearray()
+        self._waiting = bytearray()
+
+    def _push(self, frame: bytes) -> int:
+        assert not self._waiting, "a frame overtakes what the transport keeps"
+        if self.room <= 0:
+            raise BlockingIOError
+        sent = int(min(self.room, len(frame)))
+        self.read += frame[:sent]
+        self.room -= sent
+        return sent
+
+    def _write(self, frame: bytes) -> None:
+        self._waiting += frame
+        self._flush()
+        if self._waiting:
+            self.outlet.pause()
+
+    def _flush(self) -> None:
+        sent = int(min(self.room, len(self._waiting)))
+        self.read += self._waiting[:sent]
+        del self._waiting[:sent]
+        self.room -= sent
+
+    def drain(self, room: float = float("inf")) -> None:
+        self.room = room
+        self._flush()
+        if not self._waiting and self.outlet.congested:
+            self.outlet.resume()
+
+    @property
+    def shown(self) -> list[Shown]:
+        whole, _, _ = bytes(self.read).rpartition(b"\n")
+        return [Shown.parse(frame) for frame in whole.split(b"\n") if frame]
+
+
 async def follow(
     hub: Hub, connection: Connection, topic: str, view: PlainView, *, kind: str = "snapshot"
 ) -> Subscription | None:
@@ -92,10 +148,10 @@ async def follow(
     try:
         state = channel.state
         assert state is not None
-        connection.outlet.send(Shown(kind, topic, state.revision, state.urgency).frame)
+        connection.outlet.send(connection.framing(Shown(kind, topic, state.revision, state.urgency).frame))
         if state.urgency is Urgency.FINAL:
             return None
-        return channel.join(connection.outlet, view, plain)
+        return channel.join(connection.outlet, view, connection.framing)
     finally:
         hub.unpin(channel)
 
