@@ -122,9 +122,9 @@ class Settings(BaseSettings):
         description="Time a connection has for its first login.",
     )  # fmt: skip
     ws_token_grace: Seconds = Field(25, description="Time to send a fresh token after one has expired.")
-    ws_ping_interval: Seconds = Field(25, description="Time between WebSocket pings.")
+    ws_ping_interval: Seconds = Field(60, description="Time between WebSocket pings.")
     ws_ping_timeout: Seconds = Field(
-        20, description="Time without a sign of life after a ping until the close."
+        30, description="Time beyond the interval without a sign of life until the close."
     )
     ws_close_timeout: Seconds = Field(
         5, description="Time a peer has to answer a close before the socket is cut."

@@ -19,7 +19,6 @@ from taskwire.api.common import (
     PageRequest,
     PrincipalDep,
     Reader,
-    Reporter,
     Time,
     WriterPrincipal,
     iso,
@@ -202,7 +201,7 @@ async def test_who_may_do_what(token: str, allowed: Sequence[str]) -> None:
     async def write(principal: WriterPrincipal) -> None: ...
 
     @app.get("/report")
-    async def report(principal: Reporter) -> None: ...
+    async def report(principal: Annotated[Principal, Depends(require("report"))]) -> None: ...
 
     @app.get("/admin-read")
     async def admin_read(principal: AdminReader) -> None: ...

@@ -137,4 +137,4 @@ def test_debug_logs_requests_masked(start_server: Callable[..., ServerProcess]) 
     (line,) = eventually(requests)
     assert line["path"] == "/api/v1/tasks?token=***&q=x"
     assert line["status"] == 401
-    assert line["request_id"]
+    assert line["requestId"]

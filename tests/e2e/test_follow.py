@@ -201,7 +201,7 @@ async def test_a_restart_tells_clients_when_to_come_back(server: ServerProcess) 
         await client.log_in(token)
         with anyio.fail_after(scaled(30)):
             async with anyio.create_task_group() as group:
-                group.start_soon(anyio.to_thread.run_sync, server.terminate)
+                group.start_soon(anyio.to_thread.run_sync, lambda: server.terminate())
                 code = await client.closed()
     assert code == 1012
     goodbye = client.messages[-1]["payload"]

@@ -265,7 +265,7 @@ async def test_a_fault_in_one_channel_does_not_take_the_news_from_the_others(wor
     connection, other = Connection(), Connection()
     await follow(world.hub, connection, TOPIC, world.view)
 
-    def broken(frame: bytes) -> None:
+    def broken(frame: bytes) -> int:
         raise RuntimeError("no such socket")
 
     sub = connection.outlet.subs[TOPIC]

@@ -122,7 +122,8 @@ def _apply(batch: Batch, command: Command) -> Any:
         new, answer = command.apply(line.entity, batch.now)
     except TaskwireError as error:
         return error
-    if new is not None and new is not line.entity:
+    # Whatever is news has a revision of its own; a creation that is tried again after its commit makes none.
+    if new is not None and (line.entity is None or new.revision > line.entity.revision):
         line.move(new, command.actor)
         if guard is not None:
             _use(batch, guard, command.key)

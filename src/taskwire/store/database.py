@@ -11,12 +11,13 @@ docs/decisions/0002-sqlite-threads.md has the numbers. On PostgreSQL the same fu
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+import orjson
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -27,22 +28,44 @@ from taskwire.core.errors import Unavailable
 
 T = TypeVar("T")
 
-CONNECTION_ERRORS: Final = (OperationalError, InterfaceError, PoolTimeout, OSError)
-"""What a database that is away, locked or full raises; the transaction may be tried again."""
+_CONNECTION_ERRORS: Final = (OperationalError, InterfaceError, PoolTimeout, OSError)
+_POSTGRES_STATES: Final = ("08", "25006", "40", "53", "55P03", "57", "58")
+"""SQLSTATE or its class: connection, read-only (a failover), rollback, resources, lock, operator, system."""
+_SQLITE_CODES: Final = frozenset({5, 6, 7, 8, 9, 10, 13, 14, 15})
+"""Busy, locked, no memory, read-only, interrupted, I/O error, full, cannot open, locking protocol."""
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying the same transaction again may help (connection lost, database locked, disk full, restart)."""
+    """Whether trying the same transaction again may help (connection lost, database locked, disk full, restart).
+
+    It does not where the fault is in what was to be stored, whichever class of exception the driver says that with.
+    """
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in (
-        "40001",
-        "40P01",
-        "57P03",
-        "53300",
-    ):
-        return True
-    return isinstance(error, CONNECTION_ERRORS)
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if (state := getattr(cause, "sqlstate", None)) is not None:
+        return str(state).startswith(_POSTGRES_STATES)
+    if (code := getattr(cause, "sqlite_errorcode", None)) is not None:
+        return code & 0xFF in _SQLITE_CODES
+    if isinstance(getattr(cause, "__cause__", None), ValueError):  # asyncpg, of a value that it cannot send
+        return False
+    return isinstance(error, _CONNECTION_ERRORS)
+
+
+@contextlib.contextmanager
+def _unavailable() -> Iterator[None]:
+    """Raise Unavailable in place of what a database that is away raises."""
+    try:
+        yield
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        raise Unavailable("The database cannot be reached right now.") from error
+
+
+def _to_json(value: Any) -> str:
+    """JSON that every reader of it takes: no NaN, no lone surrogates."""
+    return orjson.dumps(value).decode()
 
 
 class Database:
@@ -60,11 +83,12 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and self.url.database not in (None, "", ":memory:"):
             Path(str(self.url.database)).parent.mkdir(parents=True, exist_ok=True)
-        self._turn = (
-            asyncio.Lock()
-        )  # SQLite has one writer at a time; waiting here is fair, its busy loop is not
+        # SQLite has one writer at a time; waiting here is fair, its busy loop is not.
+        self._turn = asyncio.Lock()
+        arguments: dict[str, Any] = {"max_overflow": 0, "json_serializer": _to_json}
+        self._kept: Connection | None = None
         if self.is_sqlite:
-            arguments = {"connect_args": {"timeout": busy_timeout}, "max_overflow": 0}
+            arguments["connect_args"] = {"timeout": busy_timeout}
             plain = self.url.set(drivername="sqlite")
             plain_arguments = {
                 **arguments,
@@ -85,9 +109,10 @@ class Database:
             self._writer = create_async_engine(
                 self.url,
                 pool_size=pool_size + 2,
-                max_overflow=0,
                 pool_pre_ping=True,
                 pool_timeout=busy_timeout,
+                connect_args={"timeout": busy_timeout},
+                **arguments,
             )
             self._reader = self._writer
 
@@ -99,8 +124,16 @@ class Database:
         if self.is_sqlite:
 
             def run() -> T:
-                with self._plain_writer.begin() as connection:
-                    return work(connection)
+                # One connection is kept for this: taking it from a pool would double the cost of a small commit.
+                if self._kept is None:
+                    self._kept = self._plain_writer.connect()
+                try:
+                    with self._kept.begin():
+                        return work(self._kept)
+                except BaseException:
+                    kept, self._kept = self._kept, None
+                    kept.close()
+                    raise
 
             async with self._turn:
                 return await asyncio.get_running_loop().run_in_executor(self._write_thread, run)
@@ -109,7 +142,7 @@ class Database:
 
     async def query(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, which only reads. Raises Unavailable when the database is away."""
-        try:
+        with _unavailable():
             if self.is_sqlite:
 
                 def run() -> T:
@@ -119,17 +152,13 @@ class Database:
                 return await asyncio.get_running_loop().run_in_executor(self._read_threads, run)
             async with self._reader.connect() as connection:
                 return await connection.run_sync(work)
-        except CONNECTION_ERRORS as error:
-            raise Unavailable("The database cannot be reached right now.") from error
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for reading. Raises Unavailable when the database is away."""
-        try:
+        with _unavailable():
             async with self._reader.connect() as connection:
                 yield connection
-        except CONNECTION_ERRORS as error:
-            raise Unavailable("The database cannot be reached right now.") from error
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -143,11 +172,9 @@ class Database:
     @asynccontextmanager
     async def change(self) -> AsyncIterator[AsyncConnection]:
         """``write`` for callers that answer people: a database that is away raises Unavailable."""
-        try:
+        with _unavailable():
             async with self.write() as connection:
                 yield connection
-        except CONNECTION_ERRORS as error:
-            raise Unavailable("The database cannot be reached right now.") from error
 
     async def ping(self) -> None:
         """Raise Unavailable unless the database answers."""
@@ -158,6 +185,8 @@ class Database:
         await self._writer.dispose()
         await self._reader.dispose()
         if self.is_sqlite:
+            if self._kept is not None:
+                self._write_thread.submit(self._kept.close)
             self._write_thread.shutdown()
             self._read_threads.shutdown()
             self._plain_writer.dispose()

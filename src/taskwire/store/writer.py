@@ -7,6 +7,7 @@ Guarantees, for whoever submits commands:
   only the last state is written and published. Every other change is written to the event log and published by itself.
 - One bad command never takes others down: if a commit fails for what is in it, its halves are committed on their own.
 - While the database is away a commit is tried again until ``timeout``; then its commands are answered ``Unavailable``.
+  A connection may break after the commit and before its answer: what the next try finds changed is published then.
 """
 
 import asyncio
@@ -14,10 +15,11 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from taskwire.core.errors import TaskwireError, Unavailable
 from taskwire.core.events import Event, Urgency
@@ -29,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 Publish = Callable[[Sequence[Event]], None]
 
+_OPEN: Final = object()
+"""In place of an answer that is not there yet."""
+
 
 class Ticket:
     """Commands submitted together, and their answers in the same order."""
@@ -37,11 +42,14 @@ class Ticket:
 
     def __init__(self, commands: Sequence[Command], future: "asyncio.Future[list[Any]]") -> None:
         self.commands = commands
-        self.answers: list[Any] = [None] * len(commands)
+        self.answers: list[Any] = [_OPEN] * len(commands)
         self.open = len(commands)
         self.future = future
 
     def answer(self, index: int, value: Any) -> None:
+        """Give one answer; the first holds."""
+        if self.answers[index] is not _OPEN:
+            return
         self.answers[index] = value
         self.open -= 1
         if self.open == 0 and not self.future.done():
@@ -116,7 +124,7 @@ class Writer:
     async def submit_many(self, commands: Sequence[Command]) -> list[Any]:
         """Commit commands, in one commit if they fit; the answers in their order, exceptions among them as values.
 
-        Raises Unavailable when the queue is full or the writer has stopped: then nothing was taken.
+        Raises Unavailable when the queue is full, SERVER_SHUTDOWN when the writer is closing: then nothing was taken.
         """
         if not commands:
             return []
@@ -141,14 +149,16 @@ class Writer:
             placed = [self._queue.popleft() for _ in range(count)]
             try:
                 await self._commit(placed)
-            except Exception as error:  # the writer itself must outlive any bug: answer, log, go on
+            except Exception:  # the writer itself must outlive any bug: answer, log, go on
                 log.exception("writer.failed", commands=count)
-                self._refuse(placed, error)
+                self._refuse(placed, TaskwireError("INTERNAL_ERROR"))
 
     async def _commit(self, placed: list[Placed]) -> None:
         """Commit ``placed`` as one transaction; in halves if it fails for what is in it."""
         deadline = time.monotonic() + self._timeout
         delay = 0.02
+        known: dict[tuple[str, str], int] | None = None  # revisions before a try whose outcome is in doubt
+        collided = False
         while True:
             batch = Batch([command for command, _, _ in placed], self._cache, self._clock())
             started = time.perf_counter()
@@ -156,14 +166,21 @@ class Writer:
                 await self._database.transact(lambda connection, batch=batch: self._work(connection, batch))  # type: ignore[misc]
             except Exception as error:
                 self.stats.failures += 1
-                self._forget(placed)
                 if is_transient(error):
+                    known = self._known(placed) if known is None else known
+                    self._forget(placed)
                     if time.monotonic() + delay > deadline:
                         log.exception("store.unavailable", commands=len(placed))
                         self._refuse(placed, Unavailable("The database cannot be reached right now."))
                         return
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, 1.0)
+                    continue
+                self._forget(placed)
+                if isinstance(error, IntegrityError) and not collided:
+                    collided = (
+                        True  # another node used the same Idempotency-Key just now; this time we see it
+                    )
                     continue
                 if len(placed) > 1:
                     half = len(placed) // 2
@@ -173,14 +190,16 @@ class Writer:
                 log.exception("writer.command_failed", key=placed[0][0].key)
                 self._refuse(placed, TaskwireError("INTERNAL_ERROR"))
                 return
-            self._done(placed, batch, time.perf_counter() - started)
+            self._done(placed, batch, time.perf_counter() - started, known)
             return
 
     @staticmethod
     def _work(connection: Connection, batch: Batch) -> None:
         run_batch(connection, batch)
 
-    def _done(self, placed: list[Placed], batch: Batch, seconds: float) -> None:
+    def _done(
+        self, placed: list[Placed], batch: Batch, seconds: float, known: dict[tuple[str, str], int] | None
+    ) -> None:
         """After the commit: remember the states, publish the events, answer."""
         self._remember(batch)
         committed_at = time.monotonic()
@@ -189,6 +208,12 @@ class Writer:
             for line in batch.lines.values()
             for step in line.steps
         ]
+        if known is not None:
+            events += [
+                line.table.event(line.entity, line.table.urgency(None, line.entity), committed_at)
+                for key, line in batch.lines.items()
+                if not line.steps and line.entity is not None and line.entity.revision > known.get(key, 0)
+            ]
         stats = self.stats
         stats.commits += 1
         stats.commands += len(placed)
@@ -200,7 +225,10 @@ class Writer:
                 log.exception("writer.publish_failed", events=len(events))
             published = time.monotonic() - committed_at
             for observe in stats.observers:
-                observe(len(events), seconds, published)
+                try:
+                    observe(len(events), seconds, published)
+                except Exception:
+                    log.exception("writer.observer_failed")
         for (_, ticket, index), answer in zip(placed, batch.answers, strict=True):
             ticket.answer(index, answer)
 
@@ -216,6 +244,11 @@ class Writer:
             cache.move_to_end(key)
         while len(cache) > self._cache_size:
             cache.popitem(last=False)
+
+    def _known(self, placed: list[Placed]) -> dict[tuple[str, str], int]:
+        """The revisions up to which everything was published, as far as they are remembered."""
+        keys = {(command.table.kind, command.key) for command, _, _ in placed}
+        return {key: entity.revision for key in keys if (entity := self._cache.get(key)) is not None}
 
     def _forget(self, placed: list[Placed]) -> None:
         for command, _, _ in placed:
