@@ -6,6 +6,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,13 @@ from tests.support import markdown
 from tests.support.server import ServerProcess
 
 TEXT: Final = markdown.read("docs/operations.md")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for the tests of this file."""
+    with ServerProcess(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 def test_metrics_are_those_that_are_exported(server: ServerProcess) -> None:
@@ -89,7 +97,8 @@ def test_commands_are_commands(block: markdown.Block) -> None:
         assert root.commands[name].make_context(name, rest)
 
 
-def test_it_stops_as_told(server: ServerProcess) -> None:
+def test_it_stops_as_told(start_server: Callable[..., ServerProcess]) -> None:
+    server = start_server()
     assert "exit code 0" in markdown.section(TEXT, "Starting and stopping")
     assert server.terminate() == 0
     events = [json.loads(line)["event"] for line in server.log().splitlines()]

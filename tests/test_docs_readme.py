@@ -4,17 +4,25 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import httpx
+import pytest
 
 from tests.support import markdown, processes, services
 from tests.support.server import ServerProcess, clean_environment
 from tests.support.timing import eventually, scaled
 
 TEXT: Final = markdown.read("README.md")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for the tests of this file."""
+    with ServerProcess(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 def test_the_first_steps_end_with_a_video(server: ServerProcess) -> None:
