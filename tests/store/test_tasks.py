@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -255,30 +256,36 @@ async def test_two_nodes_claiming_at_once_never_get_the_same(backend: Backend) -
         assert sorted(first + second) == [f"t{number:03}" for number in range(120)]
 
 
+@on_postgres
 async def test_leases_and_reports_on_the_same_tasks_do_not_wait_for_each_other_in_a_ring(
     backend: Backend,
 ) -> None:
     """Reports lock their tasks in the order of their ids, and so must whoever changes leases."""
-    names = [f"t{number:02}" for number in range(40)]
-    async with open_store(backend.url, timeout=30) as one, open_store(backend.url) as two:
-        await make_work(one, *reversed(names))  # so that the order of the rows is not the order of the ids
-        await claim(one, limit=99)
+    names = [f"t{number:03}" for number in range(300)]
+    async with open_store(backend.url) as one, open_store(backend.url) as two:
+        mixed = names[:]
+        Random(1).shuffle(mixed)  # so that the order of the rows is not the order of the ids
+        await make_work(one, *mixed)
+        await claim(one, limit=300)
         done = asyncio.Event()
 
         async def report() -> None:
-            for turn in range(60):
+            for turn in range(15):
                 await one.writer.submit_many([one.report(name, Report(message=f"{turn}")) for name in names])
             done.set()
 
         async def renew() -> None:
             while not done.is_set():
-                assert len(await two.reader.renew(names, "node-1", until=NOW + 15_000)) == 40
+                assert len(await two.reader.renew(names, "node-1", until=NOW + 15_000)) == 300
 
         async def release() -> None:
             while not done.is_set():
-                await two.reader.release(names, "node-2")
+                await two.reader.release(names[:150], "node-1")
+                await two.reader.claim(["render"], "node-1", now=NOW, until=NOW + 15_000, limit=300)
 
-        await asyncio.gather(report(), renew(), renew(), release())
+        await asyncio.gather(report(), renew(), renew())
+        done.clear()
+        await asyncio.gather(report(), release())
         assert one.writer.stats.failures == 0
 
 

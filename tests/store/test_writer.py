@@ -526,7 +526,7 @@ def locked(backend: Backend) -> Iterator[None]:
 
 @on_sqlite
 async def test_a_locked_database_is_waited_for(backend: Backend) -> None:
-    async with open_store(backend.url, timeout=scaled(20)) as store:
+    async with open_store(backend.url, timeout=scaled(20), busy_timeout=0.1) as store:
         await store.made("a")
         with locked(backend):
             waiting = asyncio.create_task(store.writer.submit(store.report("a", progress(5))))
@@ -540,7 +540,10 @@ async def test_a_locked_database_is_waited_for(backend: Backend) -> None:
 async def test_a_database_that_is_away_is_said_to_be_and_then_found_again(
     backend: Backend, request: pytest.FixtureRequest
 ) -> None:
-    async with open_store(backend.url, timeout=0.3) as store, contextlib.AsyncExitStack() as stack:
+    async with (
+        open_store(backend.url, timeout=0.3, busy_timeout=0.2) as store,
+        contextlib.AsyncExitStack() as stack,
+    ):
         await store.made("a")
         if backend.is_sqlite:
             stack.enter_context(locked(backend))

@@ -136,10 +136,11 @@ async def open_store(
     publish: Callable[[Sequence[Event]], None] | None = None,
     database: Database | None = None,
     started: bool = True,
+    busy_timeout: float = 30,
     **options: Any,
 ) -> AsyncIterator[Store]:
-    """A store; ``options`` are the writer's."""
-    used = database or Database(url, busy_timeout=0.2)
+    """A store; ``options`` are the writer's, ``busy_timeout`` the database's."""
+    used = database or Database(url, busy_timeout=busy_timeout)
     events: list[Event] = []
 
     def keep(found: Sequence[Event]) -> None:

@@ -195,10 +195,10 @@ class TaskReader:
             t.provider.in_(list(providers)), t.status.in_([QUEUED.value, PROCESSING.value]), free
         )
 
+        # Two nodes at once pass over what the other one is taking (SQLite has one writer at a time, and no such lock).
+        found = select(t.id).where(unfinished).order_by(t.id).limit(limit).with_for_update(skip_locked=True)
+
         def take(connection: Connection) -> list[str]:
-            found = select(t.id).where(unfinished).order_by(t.id).limit(limit)
-            if not self._database.is_sqlite:
-                found = found.with_for_update(skip_locked=True)
             ids = [row[0] for row in connection.execute(found)]
             if ids:
                 lease = {"lease_owner": node, "lease_until": until}
@@ -211,28 +211,34 @@ class TaskReader:
 
     async def renew(self, ids: Sequence[str], node: str, *, until: int) -> set[str]:
         """Keep the leases of ``ids``; those that are still ours are returned."""
-        t = schema.tasks.c
-        mine = and_(t.id.in_(ids), t.lease_owner == node)
-
-        def keep(connection: Connection) -> set[str]:
-            connection.execute(update(schema.tasks).where(mine).values(lease_until=until))
-            return {row[0] for row in connection.execute(select(t.id).where(mine))}
-
-        return await self._database.transact(keep)
+        return set(await self._set_lease(ids, node, {"lease_until": until}))
 
     async def release(self, ids: Sequence[str], node: str) -> None:
         """Give the leases of ``ids`` back, so that any node may take the tasks at once."""
+        await self._set_lease(ids, node, {"lease_owner": None, "lease_until": None})
+
+    async def _set_lease(self, ids: Sequence[str], node: str, values: Mapping[str, Any]) -> list[str]:
+        """Change the leases among ``ids`` that ``node`` holds; the ids of those."""
         t = schema.tasks.c
-        mine = and_(t.id.in_(ids), t.lease_owner == node)
-        free = update(schema.tasks).where(mine).values(lease_owner=None, lease_until=None)
-        await self._database.transact(lambda connection: connection.execute(free))
+        # Locked in the order of their ids, as the writer does, so that neither waits for the other in a ring.
+        mine = select(t.id).where(t.id.in_(ids), t.lease_owner == node).order_by(t.id).with_for_update()
+
+        def change(connection: Connection) -> list[str]:
+            held = [row[0] for row in connection.execute(mine)]
+            if held:
+                connection.execute(update(schema.tasks).where(t.id.in_(held)).values(values))
+            return held
+
+        return await self._database.transact(change)
 
     async def expire(self, before: int, *, limit: int) -> list[str]:
         """Remove tasks that finished before ``before`` (ms) and their events; the ids of those removed."""
         t = schema.tasks.c
+        # Locked, so that none of them is retried meanwhile; what is being retried already is passed over.
+        found = select(t.id).where(t.finished_at < before).order_by(t.finished_at).limit(limit)
+        found = found.with_for_update(skip_locked=True)
 
         def remove(connection: Connection) -> list[str]:
-            found = select(t.id).where(t.finished_at < before).order_by(t.finished_at).limit(limit)
             ids = [row[0] for row in connection.execute(found)]
             if ids:
                 topics = [task_channel(id) for id in ids]
