@@ -9,6 +9,7 @@ import av
 import httpx
 import pytest
 import websockets
+from av.container import InputContainer
 
 from tests.support.contract import FINAL, ContractClient, check_history
 from tests.support.server import ServerProcess
@@ -65,7 +66,8 @@ async def test_a_render_is_followed_from_queued_to_a_playable_file(server: Serve
     assert video.headers["content-type"] == "video/mp4"
     assert video.headers["x-content-type-options"] == "nosniff"
     assert thumbnail.content.startswith(b"\xff\xd8")
-    with av.open(io.BytesIO(video.content)) as container:
+    with av.open(io.BytesIO(video.content), "r") as container:
+        assert isinstance(container, InputContainer)
         frames = sum(1 for _ in container.decode(video=0))
         assert frames == 24
         assert container.duration is not None
@@ -246,7 +248,16 @@ async def test_rights_taken_away_by_another_process_end_what_is_open(start_serve
     async with await ContractClient.open(server.ws_url()) as client:
         await client.log_in(server.login("anna", "password of anna"))
         with anyio.fail_after(scaled(30)):
-            command = [sys.executable, "-m", "taskwire", "user", "disable", "anna", "--data", str(server.data)]
+            command = [
+                sys.executable,
+                "-m",
+                "taskwire",
+                "user",
+                "disable",
+                "anna",
+                "--data",
+                str(server.data),
+            ]
             await anyio.run_process(command, cwd=server.folder)
         assert await client.closed() == 4003
     assert client.messages[-1]["payload"]["code"] == "UNAUTHORIZED"

@@ -29,9 +29,7 @@ async def test_a_reader_that_stops_costs_nothing_and_comes_back_to_the_newest_st
     start_server: Any,
 ) -> None:
     """20,000 updates go by; the kernel's buffers are kept small so that the server's own keeping is what is seen."""
-    server: ServerProcess = start_server(
-        env={"TASKWIRE_WS_SEND_BUFFER": "16384"}
-    )
+    server: ServerProcess = start_server(env={"TASKWIRE_WS_SEND_BUFFER": "16384"})
     token = server.login()
     tasks = [make_task(server, token) for _ in range(20)]
     stopped = socket.create_connection(("127.0.0.1", server.port))

@@ -68,4 +68,4 @@ async def metrics(request: Request) -> Response:
 @router.get("/api/v1/stats", summary="Figures for people", responses=problems("UNAUTHORIZED"))
 async def stats(request: Request, principal: Reader) -> Response:
     figures: dict[str, object] = request.app.state.metrics.figures()
-    return json_response(figures | {"tasks": await services(request).reader.counts()})
+    return json_response(figures | {"tasks": await services(request).tasks.counts(principal)})

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from taskwire.api.common import Reader, WriterPrincipal, iso, json_response, parse_time, services
 from taskwire.api.models import TASK_EXAMPLE, JsonObject, TaskIn, json_size, problems, task_out
-from taskwire.core.errors import InvalidRequest
+from taskwire.core.errors import InvalidRequest, NotFound
 from taskwire.core.filters import TaskFilter
 from taskwire.core.ids import is_id
 from taskwire.core.tasks import Task, TaskStatus
@@ -41,6 +41,11 @@ async def create_task(
         raise InvalidRequest(f"`prompt`: wanted at most {settings.max_prompt} characters")
     _check_size("metadata", body.metadata, settings.max_metadata)
     _check_size("options", body.options, settings.max_metadata)
+    if body.team_id is not None and principal.is_admin and body.team_id not in principal.teams:
+        try:
+            await services(request).accounts.team(body.team_id)
+        except NotFound:
+            raise InvalidRequest("`teamId`: wanted the id of a team that exists") from None
     draft = TaskDraft(
         prompt=body.prompt,
         provider=body.provider,

@@ -119,21 +119,24 @@ class RedisBroker:
     # Listening
 
     async def listen(self, channel: str) -> None:
+        """While Redis is away this only takes a note: listening begins when it is back, and ``lost`` follows."""
         name = PREFIX + channel
         self._channels.add(name)
+        if self._pubsub is None:
+            return
         confirmed = self._confirmations.get(name)
         if confirmed is None:
             confirmed = self._confirmations[name] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(_TIMEOUT):
-                if self._pubsub is not None:
-                    async with self._commands:
+                async with self._commands:
+                    if self._pubsub is not None:
                         await self._pubsub.subscribe(name)
                 await asyncio.shield(confirmed)
-        except _FAULTS as error:
-            self._channels.discard(name)
-            self._confirmations.pop(name, None)
-            raise Unavailable("Redis cannot be reached right now.") from error
+        except _FAULTS:
+            log.warning(
+                "broker.listen_failed", channel=channel
+            )  # the connection is broken, or is about to be found so
 
     def unlisten(self, channel: str) -> None:
         name = PREFIX + channel
@@ -155,7 +158,11 @@ class RedisBroker:
             try:
                 pubsub = self._redis.pubsub()
                 try:
-                    await pubsub.subscribe(EVERYBODY, *self._channels)
+                    await pubsub.subscribe(EVERYBODY)
+                    listening: set[str] = set()
+                    while missing := self._channels - listening:  # more may be asked for meanwhile
+                        await pubsub.subscribe(*missing)
+                        listening |= missing
                     self._pubsub = pubsub
                     delay = 0.05
                     await self._read(pubsub, connected, first=first)
@@ -186,7 +193,7 @@ class RedisBroker:
                     if not awaited:
                         if not connected.done():
                             connected.set_result(None)
-                        if not first:
+                        if not first or self._channels:
                             self._lost()
             elif message["type"] == "message":
                 self._hear(name, message["data"])

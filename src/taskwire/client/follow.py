@@ -1,4 +1,4 @@
-"""Follows tasks live to their end over the *tasks* contract (contract section 2), across broken connections.
+"""Follows tasks live to their end over the *tasks* contract (docs/contracts/tasks.md), across broken connections.
 
 Whatever happens to the connection, the iteration ends in one of two ways: every task has reached its end, or an
 exception says why that cannot be seen.

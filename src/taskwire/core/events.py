@@ -6,7 +6,7 @@ from typing import Any, Final
 
 
 class Urgency(IntEnum):
-    """What may happen to an event on a connection that cannot keep up (design.md, promise 5)."""
+    """What may happen to an event on a connection that cannot keep up (docs/concepts.md)."""
 
     PROGRESS = 0  # a newer one of the same thing replaces it
     STATE = 1  # never dropped

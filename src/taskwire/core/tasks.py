@@ -4,7 +4,7 @@ A task is two parts: ``TaskSpec`` never changes after creation, ``TaskState`` is
 functions below are the only ones that make a new state. Each returns the state it was given, the very same object, when
 there is nothing to change, so that callers can test with ``is``.
 
-Rules (contracts.md, "Common meaning"):
+Rules (docs/concepts.md):
 
 - A finished attempt is latched: no report changes it. Only ``retry`` leaves it, by opening the next attempt.
 - Progress never goes back inside an attempt. A report whose progress, or step if it gives only that, is behind is

@@ -1,4 +1,4 @@
-"""Which contract a WebSocket request means, by its path, query and subprotocols (contracts.md, "Who is who")."""
+"""Which contract a WebSocket request means, by its path, query and subprotocols (docs/contracts/tasks.md)."""
 
 from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit

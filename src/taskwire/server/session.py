@@ -6,7 +6,7 @@ Messages of one connection are handled in order. A task runs only while there ar
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -221,7 +221,8 @@ class ClientSession:
         except TaskwireError as error:
             if error.code == "UNAVAILABLE":
                 raise  # not the token's fault; the client may try again on this connection
-            self._refuse_login(request, error.message)
+            # The contract has one code for every bad token; the details tell a client that it should get a fresh one.
+            self._refuse_login(request, error.message, {"reason": error.code})
             return
         finally:
             self._authenticating = False
@@ -238,9 +239,9 @@ class ClientSession:
         else:
             await self._log_in(request, principal, batch=command.batch)
 
-    def _refuse_login(self, request: Request, message: str) -> None:
+    def _refuse_login(self, request: Request, message: str, details: Mapping[str, Any] | None = None) -> None:
         self._context.connections.refused["login"] += 1
-        self._send(self.dialect.error(TaskwireError("UNAUTHORIZED", message), request.id))
+        self._send(self.dialect.error(TaskwireError("UNAUTHORIZED", message, details=details), request.id))
         self._line.close(errors.POLICY)
 
     async def _log_in(self, request: Request, principal: Principal, *, batch: bool) -> None:

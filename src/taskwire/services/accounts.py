@@ -225,6 +225,14 @@ class AccountService:
         log.info("team.created", teamId=team.id)
         return team
 
+    async def team(self, team_id: str) -> Team:
+        """Raises NotFound."""
+        self._check_team_id(team_id)
+        team = await self._accounts.team(team_id)
+        if team is None:
+            raise NotFound
+        return team
+
     async def rename_team(self, team_id: str, name: str) -> Team:
         """Raises NotFound, InvalidRequest and ALREADY_EXISTS."""
         self._check_team_id(team_id)

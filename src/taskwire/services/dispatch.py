@@ -71,13 +71,18 @@ class Dispatcher:
             work.cancel()
         if self._running:
             await asyncio.wait(list(self._running.values()), timeout=10)
-        if held:
-            try:
-                await self._reader.release(held, self._node)
-            except Exception:
-                log.warning("dispatch.release_failed", tasks=len(held), exc_info=True)
+        for id in held:
+            await self._hand_back(id)
         for runner in self._runners.values():
             await runner.close()
+
+    async def _hand_back(self, id: str) -> None:
+        """Queue work that this restart cuts off, as its next attempt, and let go of it."""
+        try:
+            await self._tasks.interrupted(id, actor="system", crashed=False, max_crashes=self._max_attempts)
+            await self._reader.release([id], self._node)
+        except Exception:
+            log.warning("dispatch.hand_back_failed", taskId=id, exc_info=True)
 
     def notice(self, events: Sequence[Event]) -> None:
         """Look at freshly committed events: new work to take, cancelled work to stop."""
@@ -128,7 +133,10 @@ class Dispatcher:
         try:
             current: Task | None = task
             if task.state.status is PROCESSING:
-                current = await self._tasks.interrupted(id, actor=actor, max_attempts=self._max_attempts)
+                # In good order it would have been handed back: whoever worked on it has crashed.
+                current = await self._tasks.interrupted(
+                    id, actor=actor, crashed=True, max_crashes=self._max_attempts - 1
+                )
             if current is not None and not current.state.finished:
                 await self._attempt(runner, current, actor)
         except asyncio.CancelledError:

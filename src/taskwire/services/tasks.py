@@ -36,6 +36,10 @@ from taskwire.store.writer import Writer
 INTERRUPTED = TaskError("INTERRUPTED", "The work was interrupted too often.", None, True)
 
 
+AFTER_CRASH = "Taken up again after a crash"
+AFTER_RESTART = "Taken up again after a restart"
+
+
 @dataclass(frozen=True, slots=True)
 class TaskDraft:
     """What a caller asks for; ``options`` as the provider understands them."""
@@ -116,6 +120,12 @@ class TaskService:
         """The newest state, and why it may be stale (None: it is fresh). Local providers' state is always fresh."""
         return task_event(await self.get(principal, task_id)), None
 
+    async def counts(self, principal: Principal) -> dict[str, int]:
+        """How many of the tasks that the caller may see there are in each status."""
+        if principal.is_admin:
+            return await self._reader.counts()
+        return await self._reader.counts(principal.user_id, principal.teams)
+
     # Changing
 
     async def create(
@@ -131,7 +141,10 @@ class TaskService:
         if draft.team_id is not None and draft.team_id not in principal.teams and not principal.is_admin:
             raise InvalidRequest("`teamId`: wanted the id of a team that you belong to")
         options = provider.check_options(draft.options)
-        if isinstance(provider, Runner):
+        repeated = idempotency_key is not None and await self._reader.key_used(
+            principal.user_id, idempotency_key
+        )
+        if isinstance(provider, Runner) and not repeated:
             await self._check_room(draft.provider)
         now = self._clock()
         spec = TaskSpec(
@@ -221,18 +234,29 @@ class TaskService:
 
     # For those who run the work
 
-    async def interrupted(self, task_id: str, *, actor: str, max_attempts: int) -> Task | None:
-        """Work on it was cut off: open the next attempt, or fail it after ``max_attempts``. None if it is over."""
+    async def interrupted(self, task_id: str, *, actor: str, crashed: bool, max_crashes: int) -> Task | None:
+        """Work on it was cut off: open the next attempt. None if the task is over.
+
+        A crash may be the task's own doing, so after ``max_crashes`` of them since somebody last asked for the task it
+        fails; restarts in good order do not count.
+        """
+        crashes = 0
+        if crashed:
+            for entry in await self._reader.timeline(task_id, limit=10_000):
+                if entry.type == "retried":
+                    crashes = 0
+                elif entry.type == "interrupted" and entry.data.get("message") == AFTER_CRASH:
+                    crashes += 1
 
         def apply(task: Task | None, now: int) -> tuple[Task | None, Task | None]:
             if task is None or task.state.finished:
                 return task, None
             if task.state.status is QUEUED:
                 return task, task
-            if task.state.attempt >= max_attempts:
+            if crashes >= max_crashes:
                 report = Report(status=TaskStatus.FAILED, error=INTERRUPTED)
                 return Task(task.spec, apply_report(task.state, report, now)[0]), None
-            state = next_attempt(task.state, now, message="Taken up again after an interruption")
+            state = next_attempt(task.state, now, message=AFTER_CRASH if crashed else AFTER_RESTART)
             changed = Task(task.spec, state)
             return changed, changed
 

@@ -168,11 +168,20 @@ class TaskReader:
         rows = await self._database.query(lambda connection: connection.execute(query).all())
         return [TimelineEntry(*row) for row in rows]
 
-    async def counts(self) -> dict[str, int]:
-        """How many tasks there are in each status."""
-        query = select(schema.tasks.c.status, func.count()).group_by(schema.tasks.c.status)
+    async def counts(self, owner_id: str | None = None, team_ids: Iterable[str] = ()) -> dict[str, int]:
+        """How many tasks there are in each status: of one owner and some teams, or (owner None) all there are."""
+        t = schema.tasks.c
+        query = select(t.status, func.count()).group_by(t.status)
+        if owner_id is not None:
+            query = query.where(or_(t.owner_id == owner_id, t.team_id.in_(list(team_ids))))
         rows = await self._database.query(lambda connection: connection.execute(query).all())
         return dict(rows)
+
+    async def key_used(self, scope: str, key: str) -> bool:
+        """Whether an Idempotency-Key has made something already."""
+        k = schema.idempotency_keys.c
+        query = select(k.entity_id).where(k.scope == scope, k.key == key)
+        return await self._database.query(lambda connection: connection.execute(query).first()) is not None
 
     async def waiting(self, provider: str) -> int:
         """How many tasks wait for ``provider``."""

@@ -1,4 +1,4 @@
-"""The *tasks* contract (contracts.md, 2 and 3): JSON messages ``{type, id?, timestamp?, payload}`` as text."""
+"""The *tasks* contract (docs/contracts/tasks.md): JSON messages ``{type, id?, timestamp?, payload}`` as text."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
