@@ -199,11 +199,15 @@ async def test_login_has_a_time_limit_and_bad_logins_are_closed(start_server: An
 
 async def test_a_restart_tells_clients_when_to_come_back(server: ServerProcess) -> None:
     token = server.login()
+
+    async def stop() -> None:
+        assert await anyio.to_thread.run_sync(server.terminate, 30) == 0
+
     async with await ContractClient.open(server.ws_url()) as client:
         await client.log_in(token)
         with anyio.fail_after(scaled(30)):
             async with anyio.create_task_group() as group:
-                group.start_soon(anyio.to_thread.run_sync, lambda: server.terminate())
+                group.start_soon(stop)
                 code = await client.closed()
     assert code == 1012
     goodbye = client.messages[-1]["payload"]

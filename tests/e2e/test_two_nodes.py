@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import anyio
 import pytest
 
 from tests.support.contract import FINAL, ContractClient, check_history
 from tests.support.server import ServerProcess
 from tests.support.services import Redis
+from tests.support.timing import eventually_async
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
@@ -87,12 +87,14 @@ async def test_the_work_of_a_node_that_dies_is_taken_up_by_the_other(
             found: dict[str, Any] = (await other.get(f"/api/v1/tasks/{task_id}")).json()
             return found
 
-        with anyio.fail_after(60):
-            while [(await state(id))["status"] for id in ids] != ["PROCESSING", "PROCESSING"]:
-                await anyio.sleep(0.05)
+        async def under_way() -> bool:
+            return [(await state(id))["status"] for id in ids] == ["PROCESSING", "PROCESSING"]
+
+        async def taken_up() -> bool:
+            return 2 in [(await state(id))["attempt"] for id in ids]
+
+        await eventually_async(under_way, 60)
         here.kill9()
-        with anyio.fail_after(60):  # the lease is 3 s, and there is room for both
-            while 2 not in [(await state(id))["attempt"] for id in ids]:
-                await anyio.sleep(0.05)
+        await eventually_async(taken_up, 60)  # the lease is 3 s, and there is room for both
         for id in ids:
             assert (await other.post(f"/api/v1/tasks/{id}/cancel")).json()["status"] == "CANCELLED"
