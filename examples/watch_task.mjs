@@ -20,7 +20,7 @@ function watch() {
   socket.onopen = () => {
     send("auth", { token });
     // No need to wait for authSuccess: messages of one connection are handled in order.
-    setTimeout(() => send("subscribe_task", { videoId }), 100);
+    send("subscribe_task", { videoId });
   };
 
   socket.onmessage = ({ data }) => {

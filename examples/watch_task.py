@@ -29,7 +29,6 @@ async def watch_once(url: str, token: str, video_id: str) -> int | None:
     async with connect(url) as socket:
         await send(socket, "auth", token=token)
         # No need to wait for authSuccess: messages of one connection are handled in order.
-        await asyncio.sleep(0.1)
         await send(socket, "subscribe_task", videoId=video_id)
         async for text in socket:
             message = json.loads(text)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -48,6 +48,15 @@ async def store(backend: Backend) -> AsyncIterator[Store]:
 
 def progress(value: float) -> Report:
     return Report(progress=value)
+
+
+def retry(store: Store, id: str) -> Command:
+    def apply(task: Task | None, now: int) -> tuple[Task, Task]:
+        assert task is not None
+        new = Task(task.spec, next_attempt(task.state, now))
+        return new, new
+
+    return Command(store.table, id, apply, "user:ann")
 
 
 def codes(answers: Sequence[Any]) -> list[str]:
@@ -97,11 +106,6 @@ async def test_superseded_progress_is_merged(store: Store) -> None:
 
 
 async def test_every_state_change_is_logged_and_published_by_itself(store: Store) -> None:
-    def retry(task: Task | None, now: int) -> tuple[Task, Task]:
-        assert task is not None
-        new = Task(task.spec, next_attempt(task.state, now))
-        return new, new
-
     store.now = NOW + 500
     await store.writer.submit_many(
         [
@@ -109,7 +113,7 @@ async def test_every_state_change_is_logged_and_published_by_itself(store: Store
             store.report("a", progress(10)),
             store.report("a", progress(20)),
             store.report("a", Report(status=FAILED, message="broken")),
-            Command(store.table, "a", retry, "user:ann"),
+            retry(store, "a"),
             store.report("a", progress(5)),
             store.report("a", Report(status=COMPLETED)),
         ]
@@ -223,6 +227,20 @@ async def test_narrow_progress_updates_leave_the_rest_alone(store: Store) -> Non
         store.report("a", Report(current_step=2, total_steps=4, message="m", eta=3))
     )
     assert await store.get("a") == task
+    task = await store.writer.submit(
+        store.report("a", Report(result=TaskResult("https://cdn.example/b.mp4")))
+    )
+    assert await store.get("a") == task
+
+
+async def test_a_retry_that_fails_within_the_same_commit_is_stored_whole(store: Store) -> None:
+    await store.made("a")
+    await store.writer.submit(store.report("a", Report(status=FAILED, progress=70)))
+    store.now += 5_000
+    answers = await store.writer.submit_many([retry(store, "a"), store.report("a", Report(status=FAILED))])
+    stored = await store.get("a")
+    assert stored == answers[1]
+    assert (stored.state.attempt, stored.state.queued_at, stored.state.progress) == (2, NOW + 5_000, 0)
 
 
 # Refusals and poison
@@ -502,6 +520,16 @@ async def test_a_commit_whose_answer_was_lost_is_published_all_the_same(backend:
         assert made == await store.get("c")
 
 
+async def test_what_was_published_before_is_not_published_again_for_a_lost_answer(backend: Backend) -> None:
+    database = CutOff(backend.url)
+    async with open_store(backend.url, database=database) as store:
+        await store.made("a")
+        database.cut = 1
+        await store.writer.submit(store.report("a", Report()))
+        assert database.cut == 0
+        assert store.told == []
+
+
 async def test_a_creation_whose_answer_was_lost_makes_one_thing(backend: Backend) -> None:
     database = CutOff(backend.url)
     async with open_store(backend.url, database=database) as store:
@@ -600,12 +628,15 @@ async def test_closing_commits_what_was_submitted_and_refuses_what_comes_later(b
         assert refusal.value.code == "SERVER_SHUTDOWN"
 
 
-async def test_whoever_gives_up_waiting_does_not_take_the_change_back(store: Store) -> None:
+async def test_whoever_gives_up_waiting_does_not_take_the_change_back(
+    store: Store, logged: list[MutableMapping[str, Any]]
+) -> None:
     waiting = asyncio.create_task(store.writer.submit(store.create("a")))
     await asyncio.sleep(0)
     waiting.cancel()
     await eventually_async(lambda: store.told == [("a", 1, STATE)])
     assert (await store.writer.submit(store.create("b"))).revision == 1
+    assert logged == []
 
 
 @pytest.mark.parametrize("part", ["publish", "observer"])

@@ -77,6 +77,8 @@ class RedisBroker:
             await self._redis.ping()
         except _FAULTS as error:
             raise Unavailable("Redis cannot be reached right now.") from error
+        if self._pubsub is None:
+            raise Unavailable("Redis is there, but does not tell us of other nodes' news right now.")
 
     # Publishing
 
@@ -172,17 +174,26 @@ class RedisBroker:
                         await pubsub.aclose()  # type: ignore[no-untyped-call]
             except _FAULTS as error:
                 log.warning("broker.connection_lost", error=type(error).__name__)
+            except Exception:  # a node that has stopped listening must not look like one that has nothing to hear
+                log.exception("broker.listening_failed")
             first = False
             await asyncio.sleep(delay)
             delay = min(delay * 2, 2.0)
 
     async def _read(self, pubsub: Any, connected: "asyncio.Future[None]", *, first: bool) -> None:
         awaited = {EVERYBODY, *self._channels}
+        quiet = 0
         while True:
             message = await pubsub.get_message(timeout=_TIMEOUT)
             if message is None:
+                quiet += 1
+                if quiet > 2:  # not even an answer to the pings: the other end is gone without a word
+                    raise TimeoutError
                 async with self._commands:
                     await pubsub.ping()
+                continue
+            quiet = 0
+            if message["type"] == "pong":  # of no channel
                 continue
             name = message["channel"].decode()
             if message["type"] == "subscribe":

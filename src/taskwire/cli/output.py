@@ -38,14 +38,26 @@ def print_json_line(value: Any) -> None:
     typer.echo(orjson.dumps(value).decode())  # which flushes
 
 
+_LEAST_FLEXIBLE = 12  # characters that are left of the column that gives way
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, flexible: str = "") -> None:
-    """A table; the column called ``flexible`` gives way where the terminal is narrow."""
+    """A table; the column called ``flexible`` gives way where the terminal is narrow, the others never do.
+
+    What does not fit all the same runs over the edge, so that an id can always be copied whole.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in columns:
-        table.add_column(name, no_wrap=True, overflow="ellipsis" if name == flexible else "fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+    cells = [[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows]
+    needed = 0
+    for place, name in enumerate(columns):
+        content = max((row[place].cell_len for row in cells), default=0)
+        least = max(len(name), min(content, _LEAST_FLEXIBLE) if name == flexible else content)
+        table.add_column(name, no_wrap=True, min_width=least, overflow="ellipsis")
+        needed += least + 2
+    for row in cells:
+        table.add_row(*row)
     out = console()
+    out.width = max(out.width, needed)
     with out.capture() as captured:
         out.print(table)
     for line in captured.get().splitlines():

@@ -17,6 +17,7 @@ import uvloop
 
 from taskwire.logs import configure
 from taskwire.server.app import create_app
+from taskwire.server.http import HttpConnection
 from taskwire.server.runtime import Runtime
 from taskwire.server.websocket import WebSocketConnection
 from taskwire.settings import Settings
@@ -92,7 +93,8 @@ async def _serve(settings: Settings) -> int:
     try:
         sockets = [_bind(host, port) for host, port in settings.addresses]
     except OSError as error:
-        sys.stderr.write(f"taskwire: {error.strerror or error}\n")
+        hint = "Choose another address with --listen HOST:PORT."
+        sys.stderr.write(f"taskwire: {error.strerror or error}. {hint}\n")
         return 1
     try:
         await _serve_on(sockets, settings)
@@ -109,7 +111,7 @@ async def _serve_on(sockets: list[socket.socket], settings: Settings) -> None:
         password = await runtime.start()
         config = uvicorn.Config(
             create_app(runtime),
-            http="httptools",
+            http=HttpConnection,
             ws=cast(Any, functools.partial(WebSocketConnection, runtime.socket_context)),
             lifespan="off",
             log_config=None,
@@ -152,6 +154,8 @@ def _announce(settings: Settings, sockets: Sequence[socket.socket], password: st
     """Tell where we listen. The made-up password of the first start goes to the terminal only, never into the log."""
     addresses = [f"{name[0]}:{name[1]}" for sock in sockets for name in [sock.getsockname()]]
     log.info("server.started", listen=addresses, demo=settings.demo, data=str(settings.data))
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\n  Serving on {settings.base_url} - Ctrl-C ends it.\n\n")
     if password is not None:
         sys.stderr.write(
             f"\n  First start: the user `admin` was made. Its password, shown this once only:\n\n      {password}\n\n"

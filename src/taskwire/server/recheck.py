@@ -63,5 +63,6 @@ class Recheck:
             found = await self._accounts.rights(part)
             for user_id in part:
                 now = self._known[user_id] = found.get(user_id)
-                if known.get(user_id, now) != now:
+                # One who is new here may have logged in on what was in memory, or before a change and this first look.
+                if user_id not in known or known[user_id] != now:
                     self._changed(user_id)

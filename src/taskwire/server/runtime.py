@@ -17,9 +17,9 @@ from taskwire.hub.hub import Hub
 from taskwire.hub.outlet import BatchClock
 from taskwire.providers import create_providers
 from taskwire.server.connections import Connections
+from taskwire.server.context import SessionContext
 from taskwire.server.origins import TrustedProxies
 from taskwire.server.recheck import Recheck
-from taskwire.server.session import SessionContext
 from taskwire.server.sweep import Sweep
 from taskwire.server.websocket import SocketContext, WebSocketConnection
 from taskwire.services.accounts import AccountService

@@ -7,63 +7,26 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final
 
 import structlog
 
 from taskwire.core import errors
-from taskwire.core.errors import CloseKind, InvalidRequest, NotFound, TaskwireError
+from taskwire.core.errors import InvalidRequest, NotFound, TaskwireError
 from taskwire.core.events import Urgency, task_channel, team_channel, user_channel
 from taskwire.core.principals import Principal
-from taskwire.hub.hub import Hub
-from taskwire.hub.outlet import BatchClock, Batcher, Outlet
+from taskwire.hub.outlet import Batcher, Outlet
 from taskwire.hub.ports import Framing
 from taskwire.logs import bind_connection
-from taskwire.server.connections import Connections
-from taskwire.server.sweep import Sweep
-from taskwire.services.accounts import AccountService
-from taskwire.services.tasks import TaskService
+from taskwire.server.context import Line, SessionContext
 from taskwire.services.throttle import TokenBucket
-from taskwire.settings import Settings
 from taskwire.wire.commands import Authenticate, BadMessage, Ping, Refresh, Request, Subscribe, Unsubscribe
 from taskwire.wire.dialect import Dialect
 
 log = structlog.get_logger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class SessionContext:
-    """What all sessions of a node share."""
-
-    settings: Settings
-    hub: Hub
-    tasks: TaskService
-    accounts: AccountService
-    connections: Connections
-    sweep: Sweep
-    batch_clock: BatchClock
-    clock: Callable[[], int]
-
-
-class Line(Protocol):
-    """The transport below a session."""
-
-    deadline: float
-
-    def close(self, kind: CloseKind, reason: str | None = None) -> None:
-        """Start the close; the session's own ``close`` follows from it."""
-        ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def on_deadline(self, now: float) -> None: ...
-
-    def on_ping(self, now: float) -> None: ...
-
-    def on_heartbeat(self, frames: dict[object, bytes]) -> None: ...
+RECHECK_RETRY: Final = 5.0
+"""Seconds until rights that could not be read are asked for again."""
 
 
 class ClientSession:
@@ -71,7 +34,7 @@ class ClientSession:
 
     __slots__ = (
         "_authenticating", "_bucket", "_children", "_closed", "_context", "_expired", "_inbox", "_line", "_reading",
-        "_refused", "_worker", "dialect", "framing", "id", "outlet", "principal",
+        "_refused", "_stale", "_worker", "dialect", "framing", "id", "outlet", "principal",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +57,7 @@ class ClientSession:
         self._closed = False
         self._reading = True
         self._refused = 0
+        self._stale = False  # whether the principal's rights may have changed since it was made
         context.sweep.set_deadline(line, settings.ws_auth_timeout_ms / 1000)
 
     # Incoming
@@ -101,11 +65,6 @@ class ClientSession:
     def receive_text(self, text: str) -> None:
         """Take a text message."""
         if not self._admit():
-            return
-        limit = self._context.settings.ws_max_message
-        if len(text) > limit or (len(text) * 4 > limit and len(text.encode()) > limit):
-            error = TaskwireError("MESSAGE_TOO_LARGE", f"Wanted a message of at most {limit} bytes.")
-            self._put(BadMessage(error))
             return
         try:
             item: Request | BadMessage = self.dialect.decode(text)
@@ -121,6 +80,14 @@ class ClientSession:
         if self._admit():
             self._put(
                 BadMessage(InvalidRequest("wanted a text message, but got binary", code="INVALID_MESSAGE"))
+            )
+
+    def receive_oversized(self) -> None:
+        """Take note of a message over ``ws_max_message``."""
+        if self._admit():
+            limit = self._context.settings.ws_max_message
+            self._put(
+                BadMessage(TaskwireError("MESSAGE_TOO_LARGE", f"Wanted a message of at most {limit} bytes."))
             )
 
     def _admit(self) -> bool:
@@ -147,21 +114,27 @@ class ClientSession:
             if type(item.command) is Ping:
                 self._send(self.dialect.pong(item))
                 return
-        if self._inbox is None:
-            self._inbox = deque()
-        self._inbox.append(item)
-        if self._worker is None:
-            self._worker = asyncio.get_running_loop().create_task(self._work())
-        elif self._reading and len(self._inbox) >= self._context.settings.ws_max_queued:
+        inbox = self._set_to_work()
+        inbox.append(item)
+        if self._reading and len(inbox) >= self._context.settings.ws_max_queued:
             self._reading = False
             self._line.pause_reading()
 
-    async def _work(self) -> None:
+    def _set_to_work(self) -> deque[Request | BadMessage]:
+        """See that a task is there to handle messages; gives the inbox that it takes them from."""
+        if self._inbox is None:
+            self._inbox = deque()
+        if self._worker is None:
+            self._worker = asyncio.get_running_loop().create_task(self._work(self._inbox))
+        return self._inbox
+
+    async def _work(self, inbox: deque[Request | BadMessage]) -> None:
         bind_connection(self.id)
-        inbox = self._inbox
-        assert inbox is not None
         try:
-            while inbox and not self._closed:
+            while (inbox or self._stale) and not self._closed:
+                if self._stale:
+                    await self._recheck()
+                    continue
                 item = inbox.popleft()
                 if isinstance(item, BadMessage):
                     self._send(self.dialect.error(item.error, item.id))
@@ -257,6 +230,8 @@ class ClientSession:
         if self.principal is None:
             context.connections.log_in(principal.user_id, self)
         self.principal = principal
+        # They may have changed since they were read, before this connection was among those that are told.
+        self._stale = True
         self._expired = False
         if principal.expires_at is None:
             context.sweep.clear_deadline(self._line)
@@ -268,18 +243,20 @@ class ClientSession:
     async def _join_rooms(self, principal: Principal, before: Callable[[], None]) -> None:
         """Be in exactly the rooms of ``principal``. ``before`` is called in the same step, before news can come."""
         hub = self._context.hub
+        subs, batched = self.outlet.subs, self.outlet.batcher is not None
         wanted = {user_channel(principal.user_id), *(team_channel(team) for team in principal.teams)}
+        # First, so that rooms are left even if others cannot be opened now.
+        for name, sub in list(subs.items()):
+            if name not in wanted and not name.startswith("task:"):
+                sub.leave()
         opened = []
         try:
-            for name in sorted(wanted - self.outlet.subs.keys()):
-                opened.append(await hub.open_room(name))  # noqa: PERF401  those opened are unpinned if one fails
+            for name in sorted(wanted):
+                if name not in subs or subs[name].batched != batched:
+                    opened.append(await hub.open_room(name))  # noqa: PERF401  those opened are unpinned if one fails
             if self._closed:
                 return
             before()
-            for name, sub in list(self.outlet.subs.items()):
-                if name not in wanted and not name.startswith("task:"):
-                    sub.leave()
-            batched = self.outlet.batcher is not None
             view = self.dialect.batch_view if batched else self.dialect.room_view
             framing = _as_it_is if batched else self.framing
             for channel in opened:
@@ -290,21 +267,29 @@ class ClientSession:
                 hub.unpin(channel)
 
     def recheck(self) -> None:
-        """The user's rights have changed: load them anew, and drop what is no longer theirs."""
+        """The user's rights have changed: load them anew, between two messages, and drop what is no longer theirs."""
         if not self._closed and self.principal is not None:
-            self._spawn(self._recheck(self.principal))
+            self._stale = True
+            self._set_to_work()
 
-    async def _recheck(self, principal: Principal) -> None:
+    async def _recheck(self) -> None:
+        self._stale = False
+        if self.principal is None:
+            return
         try:
-            fresh = await self._context.accounts.refresh_principal(principal)
+            fresh = self.principal = await self._context.accounts.refresh_principal(self.principal)
+            self._leave_foreign_tasks(fresh)
+            await self._join_rooms(fresh, lambda: None)
         except TaskwireError as error:
-            # An expired token has its own time of grace; a store that is away tells nothing of rights.
-            if error.code not in ("UNAVAILABLE", "TOKEN_EXPIRED"):
+            if error.code == "UNAVAILABLE":
+                asyncio.get_running_loop().call_later(RECHECK_RETRY, self.recheck)
+            elif error.code != "TOKEN_EXPIRED":  # which has its own time of grace
                 self._send(self.dialect.error(TaskwireError("UNAUTHORIZED", error.message)))
                 self._line.close(errors.REVOKED)
-            return
-        self.principal = fresh
-        await self._join_rooms(fresh, lambda: None)
+        except Exception:
+            log.exception("session.recheck_failed")
+
+    def _leave_foreign_tasks(self, fresh: Principal) -> None:
         for name, sub in list(self.outlet.subs.items()):
             state = sub.channel.state
             if state is not None and not fresh.may_see(state.entity.spec.owner_id, state.entity.spec.team_id):

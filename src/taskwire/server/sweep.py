@@ -73,6 +73,7 @@ class Sweep:
         self._heartbeats = Wheel(heartbeat_interval, self._tick)
         self._pings = Wheel(ping_interval, self._tick)
         self._deadlines: list[tuple[float, int, Swept]] = []
+        self._void = 0  # entries of ``_deadlines`` that count no more
         self._count = itertools.count()
         self._alarm: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -93,17 +94,27 @@ class Sweep:
     def discard(self, member: Swept) -> None:
         self._heartbeats.discard(member)
         self._pings.discard(member)
-        member.deadline = 0
+        self.clear_deadline(member)
 
     def set_deadline(self, member: Swept, seconds: float) -> None:
         """Call ``member.on_deadline`` in ``seconds``, instead of any deadline set before."""
+        self.clear_deadline(member)
         member.deadline = when = self._clock() + seconds
         heapq.heappush(self._deadlines, (when, next(self._count), member))
         if self._deadlines[0][0] == when:
             self._arm()
 
     def clear_deadline(self, member: Swept) -> None:
-        member.deadline = 0  # the entry in the heap is passed over when its time comes
+        """The entry in the heap is passed over when its time comes, or swept out with the others of its kind: a token's
+        deadline may lie hours ahead, and would keep a closed connection in memory until then."""
+        if not member.deadline:
+            return
+        member.deadline = 0
+        self._void += 1
+        if self._void > 100 and self._void > len(self._deadlines) // 2:
+            self._deadlines = [entry for entry in self._deadlines if entry[2].deadline == entry[0]]
+            heapq.heapify(self._deadlines)
+            self._void = 0
 
     def _arm(self) -> None:
         if self._alarm is not None:
@@ -122,6 +133,8 @@ class Sweep:
             if member.deadline == when:
                 member.deadline = 0
                 self._call(member.on_deadline, now)
+            else:
+                self._void -= 1
         self._arm()
 
     def _turn(self) -> None:

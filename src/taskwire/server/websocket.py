@@ -18,12 +18,13 @@ from websockets.http11 import Request
 from taskwire.core import errors
 from taskwire.core.errors import CloseKind
 from taskwire.hub.outlet import Outlet
+from taskwire.server.context import SessionContext
 from taskwire.server.origins import TrustedProxies, origin_allowed
 from taskwire.server.routes import contract_of
-from taskwire.server.session import ClientSession, SessionContext
+from taskwire.server.session import ClientSession
 from taskwire.wire.dialect import Dialect
 from taskwire.wire.frames import PING
-from taskwire.wire.websocket import BinaryMessage, Closed, TextMessage, WebSocketSession
+from taskwire.wire.websocket import BinaryMessage, Closed, OversizedMessage, TextMessage, WebSocketSession
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._wire = WebSocketSession(
             max_size=settings.ws_max_frame,
+            keep=settings.ws_max_message,
             offer_deflate=settings.ws_deflate,
             deflate_min_size=settings.ws_deflate_min_size,
             logger=_quiet,
@@ -141,6 +143,9 @@ class WebSocketConnection(asyncio.Protocol):
             elif isinstance(event, BinaryMessage):
                 if self._client is not None:
                     self._client.receive_binary()
+            elif isinstance(event, OversizedMessage):
+                if self._client is not None:
+                    self._client.receive_oversized()
             elif isinstance(event, Request):
                 self._handshake(event)
             elif isinstance(event, Closed):
@@ -154,6 +159,11 @@ class WebSocketConnection(asyncio.Protocol):
         data = self._wire.take()
         if data:
             transport.write(data)
+            # Pongs pass the outlet by: one who pings on and on and never reads must not fill the memory with them.
+            if transport.get_write_buffer_size() > 2 * self._context.session.settings.ws_write_limit:
+                self._end(errors.TOO_SLOW.code)
+                transport.abort()
+                return
         if self._wire.done and not transport.is_closing():
             transport.close()
             self._abort_later()

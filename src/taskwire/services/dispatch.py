@@ -7,6 +7,8 @@ that lost its lease without noticing cannot do harm: its reports name an attempt
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 import structlog
 
@@ -18,6 +20,9 @@ from taskwire.services.tasks import Reported, TaskService
 from taskwire.store.tasks import TaskReader
 
 log = structlog.get_logger(__name__)
+
+SEND_RETRY: Final = 1.0
+"""Seconds until a report that could not be stored is tried again."""
 
 
 class Dispatcher:
@@ -63,9 +68,10 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Stop the work under way and give its leases back; the next node, or the next start, takes it up again."""
-        for task in (self._loop_task, self._renew_task):
-            if task is not None:
-                task.cancel()
+        loops = [task for task in (self._loop_task, self._renew_task) if task is not None]
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
         held = list(self._running)
         for work in list(self._running.values()):
             work.cancel()
@@ -145,18 +151,18 @@ class Dispatcher:
             log.exception("dispatch.work_failed", taskId=id)
         finally:
             self._running.pop(id, None)
-            self._wake.set()
         if not stopping:
             try:
                 await self._reader.release([id], self._node)
             except Exception:
                 log.warning("dispatch.release_failed", taskId=id, exc_info=True)
+        self._wake.set()  # there is room; and the task itself, if somebody retried it, can be had again
 
     async def _attempt(self, runner: Runner, task: Task, actor: str) -> None:
         attempt = task.state.attempt
 
         async def send(report: Report) -> None:
-            reported = await self._send(task.spec.id, report, actor)
+            reported = await self._send(task.spec.id, replace(report, attempt=attempt), actor)
             if reported is None or reported.verdict in (Verdict.FINISHED, Verdict.OLD_ATTEMPT):
                 raise Superseded
 
@@ -177,7 +183,7 @@ class Dispatcher:
             try:
                 return await self._tasks.report_own(id, report, actor=actor)
             except Unavailable:
-                await asyncio.sleep(1)
+                await asyncio.sleep(SEND_RETRY)
 
     async def _renew(self) -> None:
         """Keep the leases of the work under way; stop work whose lease was lost to another node."""

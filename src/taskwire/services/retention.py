@@ -53,6 +53,13 @@ class Retention:
                 log.exception("retention.failed")
             await asyncio.sleep(self._interval)
 
+    async def _forget(self, id: str) -> None:
+        for runner in self._runners:
+            try:
+                await runner.forget(id)
+            except Exception:  # the task itself is gone already: nobody will come back for the others
+                log.warning("retention.files_left", taskId=id, exc_info=True)
+
     async def sweep(self) -> int:
         """Remove everything that is past its time now; the number of tasks removed."""
         now, removed = self._clock(), 0
@@ -61,8 +68,7 @@ class Retention:
         while self._keep_tasks_ms:
             ids = await self._reader.expire(now - self._keep_tasks_ms, limit=_AT_ONCE)
             for id in ids:
-                for runner in self._runners:
-                    await runner.forget(id)
+                await self._forget(id)
             removed += len(ids)
             if len(ids) < _AT_ONCE:
                 break

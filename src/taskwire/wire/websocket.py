@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import CONNECTING, OPEN, Protocol
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
+from websockets.typing import BytesLike, Subprotocol
 
 from taskwire.wire.frames import deflate, text_frame
 
@@ -45,6 +45,11 @@ class BinaryMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class OversizedMessage:
+    """A whole message larger than ``keep``; nothing of it was held."""
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The peer closed, or broke the protocol. ``code`` as on the wire, 1005 or 1006 (RFC 6455 section 7.4.1)."""
 
@@ -52,7 +57,7 @@ class Closed:
     reason: str
 
 
-WebSocketEvent = TextMessage | BinaryMessage | Closed | Request
+WebSocketEvent = TextMessage | BinaryMessage | OversizedMessage | Closed | Request
 
 
 class _Protocol(ServerProtocol):
@@ -65,16 +70,30 @@ class _Protocol(ServerProtocol):
 
 
 class WebSocketSession:
-    """One connection. First gives the handshake ``Request``, which is answered with ``accept`` or ``reject``."""
+    """One connection. First gives the handshake ``Request``, which is answered with ``accept`` or ``reject``.
 
-    __slots__ = ("_at_boundary", "_closed", "_min_size", "_parts", "_protocol", "_text")
+    A message over ``max_size`` bytes ends the connection. One over ``keep`` is read to its end and reported, but not
+    held: four compressed kilobytes may be four megabytes, and its sender may leave it unfinished.
+    """
 
-    def __init__(self, *, max_size: int, offer_deflate: bool, deflate_min_size: int, logger: Any) -> None:
+    __slots__ = ("_at_boundary", "_closed", "_held", "_keep", "_min_size", "_protocol", "_size", "_text")
+
+    def __init__(
+        self,
+        *,
+        max_size: int,
+        offer_deflate: bool,
+        deflate_min_size: int,
+        logger: Any,
+        keep: int | None = None,
+    ) -> None:
         self._protocol = _Protocol(
             extensions=_DEFLATE if offer_deflate else None, max_size=max_size, logger=logger
         )
         self._min_size = deflate_min_size
-        self._parts: list[bytes] | None = None
+        self._keep = max_size if keep is None else keep
+        self._held: bytearray | None = None  # of a message that comes in fragments
+        self._size = 0  # of that message so far
         self._text = False
         self._closed = False
         self._at_boundary = False
@@ -101,6 +120,7 @@ class WebSocketSession:
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._frame(event, found)
+                event.data = b""  # the parser holds on to the frame until the next one comes
             elif isinstance(event, Request):
                 found.append(event)
         if self._protocol.parser_exc is not None:
@@ -113,15 +133,16 @@ class WebSocketSession:
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
             self._text = opcode is Opcode.TEXT
             if frame.fin:
-                self._message(bytes(frame.data), found)
+                self._message(frame.data, len(frame.data), found)
             else:
-                self._parts = [bytes(frame.data)]
-        elif opcode is Opcode.CONT and self._parts is not None:
-            if frame.data:  # empty ones count towards no limit, and there may be any number of them
-                self._parts.append(bytes(frame.data))
+                self._held, self._size = bytearray(), 0
+                self._hold(self._held, frame.data)
+        elif opcode is Opcode.CONT and self._held is not None:
+            held = self._held
+            self._hold(held, frame.data)
             if frame.fin:
-                data, self._parts = b"".join(self._parts), None
-                self._message(data, found)
+                self._held = None
+                self._message(held, self._size, found)
         elif opcode is Opcode.CLOSE:
             received = self._protocol.close_rcvd
             self._close(
@@ -130,14 +151,24 @@ class WebSocketSession:
                 "" if received is None else received.reason,
             )
 
-    def _message(self, data: bytes, found: list[WebSocketEvent]) -> None:
+    def _hold(self, held: bytearray, data: BytesLike) -> None:
+        self._size += len(data)
+        if self._size <= self._keep:
+            held += data
+        else:
+            held.clear()
+
+    def _message(self, data: BytesLike, size: int, found: list[WebSocketEvent]) -> None:
         if self._closed:
             return
+        if size > self._keep:
+            found.append(OversizedMessage())
+            return
         if not self._text:
-            found.append(BinaryMessage(data))
+            found.append(BinaryMessage(bytes(data)))
             return
         try:
-            found.append(TextMessage(data.decode()))
+            found.append(TextMessage(str(data, "utf-8")))
         except UnicodeDecodeError:  # RFC 6455 section 8.1
             if self._protocol.state is OPEN:
                 self._protocol.fail(1007, "text is not UTF-8")
