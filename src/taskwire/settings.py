@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     ws_message_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         50, description="Client messages per second, long term."
     )
-    ws_message_burst: Count = Field(200, description="Client messages at once.")
+    ws_message_burst: Count = Field(1500, description="Client messages at once.")
     ws_flood_limit: Count = Field(
         200, description="Messages refused in a row until the connection is closed."
     )

@@ -168,7 +168,9 @@ async def test_a_report_that_cannot_be_stored_fails_the_task(backend: Backend) -
         await reaches(node, task, FAILED)
 
 
-async def test_work_whose_attempt_is_over_is_told_so_by_its_next_report(backend: Backend) -> None:
+async def test_work_whose_attempt_is_over_is_told_so_by_its_next_report(
+    backend: Backend, logged: list[MutableMapping[str, Any]]
+) -> None:
     """As when another node has cancelled the task, of which this one's dispatcher hears nothing."""
     go = asyncio.Event()
     told: list[type[BaseException]] = []
@@ -192,6 +194,7 @@ async def test_work_whose_attempt_is_over_is_told_so_by_its_next_report(backend:
         go.set()
         await eventually_async(lambda: node.dispatcher.running == 0)
         assert [error.__name__ for error in told] == ["Superseded"]
+        assert [entry["event"] for entry in logged] == ["dispatch.superseded"]
         assert await is_in(node, task, CANCELLED)
 
 

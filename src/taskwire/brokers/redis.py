@@ -174,7 +174,9 @@ class RedisBroker:
                         await pubsub.aclose()  # type: ignore[no-untyped-call]
             except _FAULTS as error:
                 log.warning("broker.connection_lost", error=type(error).__name__)
-            except Exception:  # a node that has stopped listening must not look like one that has nothing to hear
+            except (
+                Exception
+            ):  # a node that has stopped listening must not look like one that has nothing to hear
                 log.exception("broker.listening_failed")
             first = False
             await asyncio.sleep(delay)

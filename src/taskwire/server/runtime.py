@@ -68,6 +68,7 @@ class Runtime:
             max_queue=settings.commit_queue,
             timeout=settings.store_timeout,
             cache_size=settings.state_cache,
+            lost=self._read_anew,
         )
         tasks = TaskService(
             writer=writer,
@@ -130,6 +131,10 @@ class Runtime:
         """What the writer does with committed events: tell the hubs, ours and the other nodes', and our workers."""
         self.services.broker.publish(events)
         self.services.dispatcher.notice(events)
+
+    def _read_anew(self) -> None:
+        """The writer cannot tell whether all that was committed was told: let the hub look for itself."""
+        self.services.hub.resync()
 
     def _socket_context(self) -> SocketContext:
         settings, services = self.settings, self.services

@@ -10,7 +10,7 @@ import orjson
 from taskwire.core.errors import InvalidRequest, NotFound, TaskwireError
 from taskwire.core.events import Event
 from taskwire.core.filters import TaskFilter
-from taskwire.core.ids import new_id
+from taskwire.core.ids import is_id, new_id
 from taskwire.core.principals import Principal
 from taskwire.core.tasks import (
     CANCELLED,
@@ -88,12 +88,13 @@ class TaskService:
 
     async def load(self, topic: str) -> Event | None:
         """The present state of ``task:…`` as a snapshot event, None if there is none (``hub.ports.Load``)."""
-        task = await self._loader.get(topic.removeprefix("task:"))
+        task_id = topic.removeprefix("task:")
+        task = await self._loader.get(task_id) if is_id(task_id) else None
         return None if task is None else task_event(task)
 
     async def get(self, principal: Principal, task_id: str) -> Task:
         """Raises NotFound for what the caller may not see, as for what does not exist."""
-        task = await self._loader.get(task_id)
+        task = await self._loader.get(task_id) if is_id(task_id) else None
         return _visible(task, principal)
 
     async def list(

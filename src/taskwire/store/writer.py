@@ -84,6 +84,7 @@ class Writer:
         max_queue: int = 50_000,
         timeout: float = 10.0,
         cache_size: int = 20_000,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._publish = publish
@@ -93,6 +94,7 @@ class Writer:
         self._timeout = timeout
         self._cache: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._cache_size = cache_size
+        self._lost = lost  # called when what was committed may not have been published
         self._queue: deque[Placed] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -172,6 +174,7 @@ class Writer:
                     if time.monotonic() + delay > deadline:
                         log.exception("store.unavailable", commands=len(placed))
                         self._refuse(placed, Unavailable("The database cannot be reached right now."))
+                        self._lost()  # it may have taken the commit, and broken before it could say so
                         return
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, 1.0)
@@ -223,6 +226,7 @@ class Writer:
                 self._publish(events)
             except Exception:  # what is committed is committed; subscribers are caught up by revision
                 log.exception("writer.publish_failed", events=len(events))
+                self._lost()
             published = time.monotonic() - committed_at
             for observe in stats.observers:
                 try:
