@@ -35,25 +35,28 @@ test("Node's ws follows a render from its creation to the playable file", async 
   const socket = new WebSocket(`${server.wsUrl}/ws`);
   t.after(() => socket.terminate());
   const messages = [];
-  const ended = new Promise((resolve) =>
-    socket.on("message", (data) => {
-      const message = JSON.parse(data);
-      messages.push(message);
-      if (message.type === "taskCompleted" || message.type === "taskFailed") resolve(message);
-    }),
-  );
+  const seen = (wanted) =>
+    new Promise((resolve) => {
+      const look = () => {
+        const found = messages.find(wanted);
+        if (found) resolve(found);
+        else socket.once("message", look);
+      };
+      look();
+    });
+  socket.on("message", (data) => messages.push(JSON.parse(data)));
   await once(socket, "open");
   socket.send(JSON.stringify({ type: "auth", payload: { token } }));
   const { id } = await server.request("POST", "/api/v1/tasks", { token, body: RENDER });
   // The front end does not wait for `authSuccess`.
   setTimeout(() => socket.send(JSON.stringify({ type: "subscribe_task", payload: { videoId: id } })), 100);
 
-  const end = await ended;
+  const end = await seen((m) => m.type === "taskCompleted" || m.type === "taskFailed");
   assert.equal(end.type, "taskCompleted", JSON.stringify(end));
   const history = checkHistory(messages, id);
   assert.ok(history.length > 1, "no progress was seen");
   assert.ok(messages.some((m) => m.type === "authSuccess"));
-  assert.ok(messages.some((m) => m.type === "taskUpdated" && m.payload.status === "COMPLETED"));
+  await seen((m) => m.type === "taskUpdated" && m.payload.status === "COMPLETED");
   const video = await fetch(end.payload.result.videoUrl);
   assert.equal(video.headers.get("content-type"), "video/mp4");
   assert.equal((await video.arrayBuffer()).byteLength, end.payload.result.fileSize);
