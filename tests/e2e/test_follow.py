@@ -228,7 +228,7 @@ async def test_foreign_and_unknown_tasks_are_the_same_not_found(server: ServerPr
     async with await ContractClient.open(server.ws_url()) as client:
         await client.log_in(bert)
         answers = []
-        for id in (task_id, "video_00000000000000000000000000"):
+        for id in (task_id, "video_00000000000000000000000000", "no such\x00thing"):
             await client.follow(id)
             answers.append((await client.until("error"))["payload"])
             await client.send("requestTaskStatus", {"videoId": id})

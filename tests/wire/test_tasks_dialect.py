@@ -301,6 +301,12 @@ def test_every_client_type_has_a_golden_message() -> None:
     assert types == set(TYPES)
 
 
+@pytest.mark.parametrize("odd", ["a b", "x" * 129, "../etc/passwd", "a\x00b", "名"])
+def test_text_that_no_task_can_have_as_its_id_does_not_spoil_those_beside_it(odd: str) -> None:
+    message = {"type": "requestMultipleTaskStatus", "payload": {"videoIds": [odd, VIDEO]}}
+    assert DIALECT.decode(json.dumps(message)).command == Refresh((odd, VIDEO))
+
+
 @pytest.mark.parametrize(
     ("message", "wanted"),
     [
@@ -321,8 +327,8 @@ def test_every_client_type_has_a_golden_message() -> None:
         ({"type": "auth", "payload": {"token": "x" * 20_000}}, "`payload.token`"),
         ({"type": "auth", "payload": {"token": "t", "batch": 1}}, "`payload.batch`: wanted true or false"),
         ({"type": "subscribe_task", "payload": {"videoId": 5}}, "`payload.videoId`"),
-        ({"type": "subscribe_task", "payload": {"videoId": "a b"}}, "`payload.videoId`"),
-        ({"type": "subscribe_task", "payload": {"videoId": "x" * 129}}, "`payload.videoId`"),
+        ({"type": "subscribe_task", "payload": {"videoId": ""}}, "`payload.videoId`"),
+        ({"type": "subscribe_task", "payload": {"videoId": "x" * 257}}, "`payload.videoId`"),
         ({"type": "subscribe_task", "payload": {"videoid": VIDEO}}, "`payload.videoId`"),
         ({"type": "unsubscribe_task", "payload": {}}, "`payload.videoId`"),
         ({"type": "requestTaskStatus", "payload": {"videoId": None}}, "`payload.videoId`"),

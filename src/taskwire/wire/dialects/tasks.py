@@ -7,7 +7,6 @@ import orjson
 
 from taskwire.core.errors import InvalidRequest, TaskwireError
 from taskwire.core.events import Event
-from taskwire.core.ids import is_id
 from taskwire.core.principals import Principal
 from taskwire.core.tasks import COMPLETED, TERMINAL, Task, TaskError, TaskResult, metrics
 from taskwire.wire.commands import (
@@ -35,7 +34,7 @@ TYPES: Final = (
     "ping",
 )
 _MAX_TOKEN: Final = 16_384
-_MAX_ID: Final = 256  # of a message
+_MAX_ID: Final = 256  # characters of any id
 
 
 def _message(type: str, payload: Mapping[str, Any], now: int, id: Any = None) -> bytes:
@@ -259,16 +258,21 @@ def _auth(payload: Payload) -> Command:
     return Authenticate(token, batch)
 
 
+def _may_be_id(value: object) -> bool:
+    """Text that no task can have as its id is an unknown id like any other, and does not spoil those beside it."""
+    return isinstance(value, str) and 0 < len(value) <= _MAX_ID
+
+
 def _id(payload: Payload) -> tuple[str, ...]:
     id = payload.get("videoId")
-    if not is_id(id):
+    if not _may_be_id(id):
         raise _bad("`payload.videoId`: wanted the id of a task as text")
     return (str(id),)
 
 
 def _ids(payload: Payload) -> tuple[str, ...]:
     ids = payload.get("videoIds")
-    if not isinstance(ids, list) or not ids or not all(is_id(id) for id in ids):
+    if not isinstance(ids, list) or not ids or not all(_may_be_id(id) for id in ids):
         raise _bad("`payload.videoIds`: wanted a list of ids of tasks, at least one")
     return tuple(dict.fromkeys(ids))
 
