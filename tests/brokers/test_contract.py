@@ -46,11 +46,11 @@ class Nodes:
     """Starts nodes on one broker, and closes them."""
 
     def __init__(self, url: str, stack: AsyncExitStack) -> None:
-        self._url = url
+        self.url = url
         self._stack = stack
 
     async def start(self) -> Node:
-        node = Node(create_broker(self._url))
+        node = Node(create_broker(self.url))
         await node.start()
         self._stack.push_async_callback(node.broker.close)
         return node
@@ -95,6 +95,10 @@ async def test_an_event_arrives_whole(nodes: Nodes) -> None:
     event = make_event(revision=7, urgency=FINAL, team="blue", message="Größe „A“")
     node.broker.publish([event])
     await eventually_async(lambda: node.heard == [event])
+
+
+async def test_publishing_before_the_start_raises_nothing(nodes: Nodes) -> None:
+    create_broker(nodes.url).publish([make_event()])
 
 
 async def test_publishing_nothing_or_to_nobody_is_no_trouble(nodes: Nodes) -> None:
@@ -199,11 +203,13 @@ async def test_a_broken_connection_is_taken_up_again_and_the_loss_is_told(
             await reader.broker.ping()
         writer.broker.publish([make_event(revision=1, urgency=STATE)])
         assert writer.revisions() == [1], "what is local is heard without the broker"
+        await reader.broker.listen("task:video_2")
     finally:
         redis_server.start()
     await eventually_async(lambda: reader.losses > 0)
-    writer.broker.publish([make_event(revision=2, urgency=STATE)])
+    writer.broker.publish([make_event(revision=2, urgency=STATE), make_event("task:video_2", 1)])
     await eventually_async(lambda: reader.revisions()[-1:] == [2])
+    await eventually_async(lambda: reader.revisions("task:video_2") == [1])
     await eventually_async(lambda: _answers(reader.broker))
 
 

@@ -131,6 +131,16 @@ async def test_a_list_shows_what_the_caller_may_see_and_filters_only_narrow_it(
         assert sum((await node.tasks.counts(who)).values()) == len(found)
 
 
+async def test_what_is_no_id_is_not_even_looked_up(node: Node) -> None:
+    for id in ("", "a\x00b", "\ud800", "x" * 500, "../secret", "'"):
+        for doing in DOINGS.values():
+            assert await refusal(doing(node, ROOT, id)) == "TASK_NOT_FOUND"
+        (answer,) = await node.tasks.report_many(ROOT, [(id, Report(progress=1))])
+        assert isinstance(answer, NotFound)
+        assert await node.tasks.load(f"task:{id}") is None
+    assert node.store.writer.stats.failures == 0
+
+
 async def test_a_snapshot_is_loaded_by_topic(node: Node) -> None:
     task = await external(node)
     event = await node.tasks.load(f"task:{task.spec.id}")

@@ -592,6 +592,23 @@ async def test_a_database_that_is_away_is_said_to_be_and_then_found_again(
         assert (await store.get("a")).state.progress == 9
 
 
+async def test_where_news_may_have_been_lost_it_is_said(backend: Backend) -> None:
+    """A commit may have been taken though its answer never came; subscribers are caught up by what is stored."""
+    losses: list[int] = []
+    database = CutOff(backend.url)
+    async with open_store(
+        backend.url, database=database, timeout=0.05, lost=lambda: losses.append(len(losses))
+    ) as store:
+        await store.made("a")
+        assert losses == []
+        database.cut = 1000
+        with pytest.raises(Unavailable):
+            await store.writer.submit(store.report("a", Report(status=COMPLETED)))
+        assert losses == [0]
+        assert store.told == []
+        assert (await store.get("a")).state.status is COMPLETED
+
+
 async def _writes(store: Store) -> bool:
     try:
         await store.writer.submit(store.report("a", progress(9)))
@@ -644,11 +661,15 @@ async def test_trouble_with_telling_does_not_undo_the_answer(backend: Backend, p
     def fail(*_: Any) -> None:
         raise RuntimeError("cannot tell")
 
-    async with open_store(backend.url, publish=fail if part == "publish" else None) as store:
+    losses: list[int] = []
+    async with open_store(
+        backend.url, publish=fail if part == "publish" else None, lost=lambda: losses.append(1)
+    ) as store:
         if part == "observer":
             store.writer.stats.observers.append(fail)
         assert (await store.writer.submit(store.create("a"))).revision == 1
         assert (await store.writer.submit(store.report("a", progress(5)))).revision == 2
+        assert len(losses) == (2 if part == "publish" else 0)
 
 
 async def test_answers_given_before_a_bug_shows_are_not_taken_back(

@@ -4,6 +4,7 @@ import base64
 import itertools
 import logging
 import os
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -17,7 +18,14 @@ from websockets.http11 import Request
 from websockets.uri import parse_uri
 
 from taskwire.wire.frames import deflate, text_frame
-from taskwire.wire.websocket import BinaryMessage, Closed, TextMessage, WebSocketEvent, WebSocketSession
+from taskwire.wire.websocket import (
+    BinaryMessage,
+    Closed,
+    OversizedMessage,
+    TextMessage,
+    WebSocketEvent,
+    WebSocketSession,
+)
 
 QUIET = logging.getLogger("tests.websocket")
 QUIET.setLevel(logging.CRITICAL)
@@ -64,9 +72,11 @@ def frame(
     return head + mask + bytes(byte ^ key for byte, key in zip(payload, itertools.cycle(mask), strict=False))
 
 
-def make_session(max_size: int = 1000, offer_deflate: bool = True, min_size: int = 1) -> WebSocketSession:
+def make_session(
+    max_size: int = 1000, offer_deflate: bool = True, min_size: int = 1, keep: int | None = None
+) -> WebSocketSession:
     return WebSocketSession(
-        max_size=max_size, offer_deflate=offer_deflate, deflate_min_size=min_size, logger=QUIET
+        max_size=max_size, offer_deflate=offer_deflate, deflate_min_size=min_size, logger=QUIET, keep=keep
     )
 
 
@@ -272,6 +282,33 @@ def test_what_is_too_big_fails_the_connection(wire: bytes) -> None:
     assert isinstance(event, Closed)
     assert event.code == closing(session)[0] == 1009
     assert session.done
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("cuts", [[], [50], [99, 100, 101], [500, 600]])
+def test_a_message_larger_than_is_kept_is_read_to_its_end_and_reported(opcode: int, cuts: list[int]) -> None:
+    session = opened(keep=100)
+    data = b"\xff" * 700  # no UTF-8 either, but that is not looked at
+    pieces = [data[a:b] for a, b in itertools.pairwise([0, *cuts, len(data)])]
+    wire = b""
+    for number, piece in enumerate(pieces):
+        wire += frame(CONT if number else opcode, piece, fin=number == len(pieces) - 1) + frame(PING)
+    assert session.receive(wire) == [OversizedMessage()]
+    assert session.receive(frame(TEXT, b"x" * 100)) == [TextMessage("x" * 100)]
+    assert session.receive(frame(TEXT, b"x" * 101)) == [OversizedMessage()]
+    assert session.open
+
+
+def test_of_a_message_that_is_not_kept_nothing_is_held() -> None:
+    session = opened("Sec-WebSocket-Extensions: permessage-deflate", keep=1000, max_size=8_000_000)
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = compressor.compress(bytes(4_000_000)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    tracemalloc.start()
+    session.receive(frame(TEXT, bomb, fin=False, rsv=4))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 200_000
+    assert session.receive(frame(CONT, b"")) == [OversizedMessage()]
 
 
 def test_the_largest_message_is_taken() -> None:

@@ -40,9 +40,12 @@ class RedisBroker:
             url, socket_connect_timeout=_TIMEOUT, socket_timeout=_TIMEOUT, health_check_interval=15
         )
         self._node = secrets.token_hex(8)
+        self._deliver: Callable[[Event], None] = _nobody
+        self._lost: Callable[[], None] = lambda: None
         self._channels: set[str] = set()
         self._pubsub: Any = None
         self._confirmations: dict[str, asyncio.Future[None]] = {}
+        self._doubtful: set[str] = set()  # channels whose listening began later than was waited for
         self._commands = asyncio.Lock()
         self._revisions: OrderedDict[str, int] = OrderedDict()
         self._queue: deque[Event] = deque()
@@ -98,25 +101,35 @@ class RedisBroker:
                 self._wake.clear()
                 await self._wake.wait()
             batch = [self._queue[index] for index in range(min(len(self._queue), 500))]
+            pipeline = self._redis.pipeline(transaction=False)
+            for event in batch:
+                message = self._message(event)
+                for channel in (event.topic, *event.rooms) if message is not None else ():
+                    pipeline.execute_command("PUBLISH", PREFIX + channel, message)
+            gave_up, self._gave_up = self._gave_up, False
+            if gave_up:
+                pipeline.execute_command("PUBLISH", EVERYBODY, b"lost")
             try:
-                pipeline = self._redis.pipeline(transaction=False)
-                if self._gave_up:
-                    pipeline.execute_command("PUBLISH", EVERYBODY, b"lost")
-                for event in batch:
-                    message = orjson.dumps({"node": self._node, **event_to_json(event)})
-                    for channel in (event.topic, *event.rooms):
-                        pipeline.execute_command("PUBLISH", PREFIX + channel, message)
                 await pipeline.execute()
             except _FAULTS as error:
+                self._gave_up |= gave_up
                 log.warning("broker.publish_failed", waiting=len(self._queue), error=type(error).__name__)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
                 continue
             delay = 0.05
-            self._gave_up = False
             sent = set(map(id, batch))
             while self._queue and id(self._queue[0]) in sent:
                 self._queue.popleft()
+
+    def _message(self, event: Event) -> bytes | None:
+        """The event as it is sent; None if it cannot be, which must not keep the others waiting."""
+        try:
+            return orjson.dumps({"node": self._node, **event_to_json(event)})
+        except Exception:
+            log.exception("broker.unsendable", topic=event.topic, revision=event.revision)
+            self._gave_up = True
+            return None
 
     # Listening
 
@@ -136,13 +149,13 @@ class RedisBroker:
                         await self._pubsub.subscribe(name)
                 await asyncio.shield(confirmed)
         except _FAULTS:
-            log.warning(
-                "broker.listen_failed", channel=channel
-            )  # the connection is broken, or is about to be found so
+            self._doubtful.add(name)
+            log.warning("broker.listen_failed", channel=channel)
 
     def unlisten(self, channel: str) -> None:
         name = PREFIX + channel
         self._channels.discard(name)
+        self._doubtful.discard(name)
         task = asyncio.get_running_loop().create_task(self._unsubscribe(name))
         self._tasks.append(task)
         task.add_done_callback(self._tasks.remove)
@@ -201,6 +214,9 @@ class RedisBroker:
             if message["type"] == "subscribe":
                 if (waiting := self._confirmations.pop(name, None)) is not None and not waiting.done():
                     waiting.set_result(None)
+                if name in self._doubtful:  # later than was waited for
+                    self._doubtful.discard(name)
+                    self._lost()
                 if awaited:
                     awaited.discard(name)
                     if not awaited:
@@ -235,6 +251,10 @@ class RedisBroker:
         if len(revisions) > _REVISIONS:
             revisions.popitem(last=False)
         self._deliver(event)
+
+
+def _nobody(event: Event) -> None:
+    """Nobody hears anything before the start."""
 
 
 def create(url: str) -> RedisBroker:

@@ -202,7 +202,7 @@ class TaskService:
             changed = task if state is task.state else Task(task.spec, state)
             return changed, Reported(state.revision, verdict, state.status, state.attempt)
 
-        return Command(self._table, task_id, apply, actor or _actor(principal))
+        return Command(self._table, _key(task_id), apply, actor or _actor(principal))
 
     async def cancel(self, principal: Principal, task_id: str) -> Task:
         """End the task as cancelled. Cancelling it again is no error; raises TASK_FINISHED if it ended otherwise."""
@@ -215,7 +215,7 @@ class TaskService:
             changed = task if state is task.state else Task(task.spec, state)
             return changed, changed
 
-        done: Task = await self._writer.submit(Command(self._table, task_id, apply, _actor(principal)))
+        done: Task = await self._writer.submit(Command(self._table, _key(task_id), apply, _actor(principal)))
         return done
 
     async def retry(self, principal: Principal, task_id: str) -> Task:
@@ -230,7 +230,7 @@ class TaskService:
             changed = Task(task.spec, next_attempt(task.state, now))
             return changed, changed
 
-        done: Task = await self._writer.submit(Command(self._table, task_id, apply, _actor(principal)))
+        done: Task = await self._writer.submit(Command(self._table, _key(task_id), apply, _actor(principal)))
         return done
 
     # For those who run the work
@@ -282,6 +282,11 @@ def _visible(task: Task | None, principal: Principal) -> Task:
     if task is None or not principal.may_see(task.spec.owner_id, task.spec.team_id):
         raise NotFound("TASK_NOT_FOUND")
     return task
+
+
+def _key(task_id: str) -> str:
+    """The key to look a task up by: for text that no task can have as its id, one that none has."""
+    return task_id if is_id(task_id) else ""
 
 
 def _actor(principal: Principal) -> str:
