@@ -12,7 +12,7 @@ import pytest
 from bench.crash import CrashPlan, check
 from tests.support.contract import FINAL, ContractClient, check_history
 from tests.support.server import ServerProcess
-from tests.support.timing import eventually_async
+from tests.support.timing import eventually_async, scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -196,3 +196,16 @@ async def test_limits_on_connections_refuse_the_next_one(start_server: Any) -> N
         await client.socket.close()
     with pytest.raises(Exception, match="403"):
         await ContractClient.open(server.ws_url(), origin="https://evil.example")
+
+
+async def test_a_handshake_with_two_origins_is_refused(server: ServerProcess) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(
+        b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Origin: http://127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n"
+    )
+    with anyio.fail_after(scaled(20)):
+        assert (await reader.readline()).split()[1] == b"400"
+    writer.close()
+    assert '"level":"error"' not in server.log(), server.log()[-3000:]

@@ -175,6 +175,10 @@ class WebSocketConnection(asyncio.Protocol):
         host = str(peer[0]) if isinstance(peer, tuple) else "local"
         self._address = context.proxies.client_address(host, headers.get_all("X-Forwarded-For"))
         offered = [p.strip() for value in headers.get_all("Sec-WebSocket-Protocol") for p in value.split(",")]
+        if any(len(headers.get_all(name)) > 1 for name in ("Origin", "Host")):
+            context.session.connections.refused["handshake"] += 1
+            self._wire.reject(400, "Wanted one Origin and one Host header at most.\n")
+            return
         dialect = context.dialects.get(contract_of(request.path, offered) or "")
         refusal = self._refusal(dialect, headers.get("Origin"), headers.get("Host"))
         if refusal is not None:
