@@ -53,3 +53,8 @@ def test_who_is_who(target: str, subprotocols: list[str], contract: str | None) 
 def test_no_target_does_worse_than_to_be_nobodys(target: str, subprotocols: list[str]) -> None:
     for each in (target, "/ws?" + target, "/ws" + target):
         assert contract_of(each, subprotocols) in (None, "tasks", "jobs", "native", "tasks-socketio")
+
+
+def test_a_token_in_the_query_means_jobs_whatever_subprotocol_is_offered() -> None:
+    assert contract_of("/ws?token=t", ["taskwire.v1"]) == "jobs"
+    assert contract_of("/ws", ["taskwire.v1"]) == "native"

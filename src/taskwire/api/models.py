@@ -7,6 +7,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, StringConstraints, model_validator
 
 from taskwire.api.common import InputModel, iso
+from taskwire.core.codec import error_to_json
 from taskwire.core.errors import ERRORS
 from taskwire.core.tasks import Report, Task, TaskError, TaskResult, TaskStatus, metrics
 
@@ -154,7 +155,7 @@ def _number(value: float) -> int | float:
 def task_out(task: Task, absolute: Callable[[str], str], now: int) -> dict[str, Any]:
     """A task as REST shows it; ``now`` in ms closes the metrics of an attempt that has not ended."""
     spec, state = task.spec, task.state
-    result, error = state.result, state.error
+    result = state.result
     times = metrics(state, now)
     return {
         "id": spec.id,
@@ -184,14 +185,7 @@ def task_out(task: Task, absolute: Callable[[str], str], now: int) -> dict[str, 
             "resolution": result.resolution,
             "extra": result.extra,
         },
-        "error": None
-        if error is None
-        else {
-            "code": error.code,
-            "message": error.message,
-            "details": error.details,
-            "retryable": error.retryable,
-        },
+        "error": error_to_json(state.error),
         "metrics": {
             "totalTime": times.total_time,
             "queueTime": times.queue_time,

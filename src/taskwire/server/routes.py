@@ -22,6 +22,6 @@ def contract_of(target: str, subprotocols: Sequence[str]) -> str | None:
         return None
     if "EIO" in query:
         return "tasks-socketio"
-    if NATIVE_SUBPROTOCOL in subprotocols:
-        return "native"
-    return "jobs" if "token" in query else "tasks"
+    if "token" in query:
+        return "jobs"
+    return "native" if NATIVE_SUBPROTOCOL in subprotocols else "tasks"

@@ -1,6 +1,6 @@
 """What the group-commit writer needs to know of a kind of entity; one implementation per kind."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,6 +79,3 @@ class Command:
     apply: Callable[[Any | None, int], tuple[Any | None, Any]]
     actor: str = "system"
     guard: Guard | None = None
-
-
-Commands = Iterable[Command]

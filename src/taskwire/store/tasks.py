@@ -114,7 +114,6 @@ class TaskReader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._table = TaskTable("sqlite" if database.is_sqlite else "postgresql")
         self._backend = "sqlite" if database.is_sqlite else "postgresql"
 
     async def get_many(self, ids: Sequence[str]) -> dict[str, Task]:

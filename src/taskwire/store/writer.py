@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from taskwire.core.errors import TaskwireError, Unavailable
@@ -165,7 +164,7 @@ class Writer:
             batch = Batch([command for command, _, _ in placed], self._cache, self._clock())
             started = time.perf_counter()
             try:
-                await self._database.transact(lambda connection, batch=batch: self._work(connection, batch))  # type: ignore[misc]
+                await self._database.transact(lambda connection, batch=batch: run_batch(connection, batch))  # type: ignore[misc]
             except Exception as error:
                 self.stats.failures += 1
                 if is_transient(error):
@@ -195,10 +194,6 @@ class Writer:
                 return
             self._done(placed, batch, time.perf_counter() - started, known)
             return
-
-    @staticmethod
-    def _work(connection: Connection, batch: Batch) -> None:
-        run_batch(connection, batch)
 
     def _done(
         self, placed: list[Placed], batch: Batch, seconds: float, known: dict[tuple[str, str], int] | None

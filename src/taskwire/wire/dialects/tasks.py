@@ -5,10 +5,11 @@ from typing import Any, Final
 
 import orjson
 
+from taskwire.core.codec import error_to_json
 from taskwire.core.errors import InvalidRequest, TaskwireError
 from taskwire.core.events import Event
 from taskwire.core.principals import Principal
-from taskwire.core.tasks import COMPLETED, TERMINAL, Task, TaskError, TaskResult, metrics
+from taskwire.core.tasks import COMPLETED, TERMINAL, Task, TaskResult, metrics
 from taskwire.wire.commands import (
     Authenticate,
     BadMessage,
@@ -44,17 +45,6 @@ def _message(type: str, payload: Mapping[str, Any], now: int, id: Any = None) ->
     return orjson.dumps(message)
 
 
-def _error(error: TaskError | None) -> dict[str, Any] | None:
-    if error is None:
-        return None
-    return {
-        "code": error.code,
-        "message": error.message,
-        "details": error.details,
-        "retryable": error.retryable,
-    }
-
-
 class _Encoder:
     """The payloads of the server's pushes."""
 
@@ -71,7 +61,7 @@ class _Encoder:
             payload = {
                 "videoId": task.spec.id,
                 "status": "failed",
-                "error": _error(state.error),
+                "error": error_to_json(state.error),
                 "progress": state.progress,
                 "revision": state.revision,
                 "attempt": state.attempt,
@@ -123,7 +113,7 @@ class _Encoder:
             "status": state.status,
             "progress": state.progress,
             "videoUrl": self.absolute(result.video_url) if result is not None and result.video_url else None,
-            "error": _error(state.error),
+            "error": error_to_json(state.error),
             "title": task.spec.title,
             "revision": state.revision,
             "attempt": state.attempt,
